@@ -1,0 +1,337 @@
+"""Starts and stops the platform on one machine.
+
+    python -m deploy.local up      # returns when every application is ready
+    python -m deploy.local down    # leaves no process behind
+
+`up` starts a small Ray node of its own, applies `deploy/serve/orrery.yaml` to it and waits. The
+node, the Serve controller, the proxy and the replicas then run on without this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from deploy.processes import end_processes, find_processes
+from deploy.ray_environment import REPOSITORY, ray_environment
+from deploy.state import PlatformState
+
+READY_LIMIT_S = 180.0
+OBJECT_STORE_BYTES = 80 << 20
+HOST = "127.0.0.1"
+
+
+class StartError(Exception):
+    """The platform could not be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the platform listens and keeps its data. Port 0 means any free one."""
+
+    config: Path
+    data_dir: Path
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+
+
+def up(options: Options, console: Console) -> PlatformState:
+    """Starts the platform and waits until it is ready.
+
+    Raises `StartError` when a port is taken, the configuration is wrong or an application fails;
+    nothing is left running then.
+    """
+    running = PlatformState.load(options.data_dir)
+    if running is not None and find_processes(running.platform_id):
+        console.print("The platform is already running.")
+        return running
+
+    options = _with_ports(options)
+    config = _load_config(options)
+    platform_id = uuid.uuid4().hex
+    try:
+        return _start(options, config, platform_id, console)
+    except BaseException:
+        end_processes(platform_id)
+        raise
+
+
+def down(options: Options, console: Console) -> None:
+    """Stops the platform started from this data folder; no process of it is left."""
+    state = PlatformState.load(options.data_dir)
+    if state is None:
+        console.print("No platform is running here.")
+        return
+    with console.status("Stopping the platform"):
+        _drain(state)
+        count = end_processes(state.platform_id)
+    left = find_processes(state.platform_id)
+    if left:
+        raise StartError(f"processes that would not end: {[process.pid for process in left]}")
+    shutil.rmtree(_run_dir(state.platform_id), ignore_errors=True)
+    PlatformState.remove(options.data_dir)
+    console.print(f"Stopped; {count} processes ended, none left.")
+
+
+def _start(
+    options: Options, config: dict[str, Any], platform_id: str, console: Console
+) -> PlatformState:
+    run_dir = _run_dir(platform_id)
+    run_dir.mkdir(mode=0o700, parents=True)
+    environment = ray_environment(platform_id, run_dir, _free_port(), _free_port())
+    applications = tuple(app["name"] for app in config["applications"])
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:24}"),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        tasks = {
+            name: progress.add_task(name, total=1, state="waiting")
+            for name in ("ray", *applications)
+        }
+        progress.update(tasks["ray"], state="starting")
+        address = _start_ray(options, environment, run_dir)
+        _connect(address, environment)
+        progress.update(tasks["ray"], state="running", completed=1)
+        _deploy(config)
+        _wait_for_applications(progress, tasks, applications)
+    _wait_until_ready(options.http_port)
+    roots = tuple(process.pid for process in find_processes(platform_id))
+    state = PlatformState(
+        platform_id=platform_id,
+        http=f"{HOST}:{options.http_port}",
+        grpc=f"{HOST}:{options.grpc_port}",
+        metrics=f"{HOST}:{options.metrics_port}",
+        ray_address=address,
+        applications=applications,
+        session_pids_root=roots,
+    )
+    state.save(options.data_dir)
+    return state
+
+
+def _start_ray(options: Options, environment: dict[str, str], run_dir: Path) -> str:
+    """Starts the node's daemons and returns the address of its control store."""
+    port = _free_port()
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        f"--node-ip-address={HOST}",
+        f"--port={port}",
+        f"--ray-client-server-port={_free_port()}",
+        f"--metrics-export-port={options.metrics_port}",
+        f"--temp-dir={run_dir}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        # Replicas ask for no CPU; this only bounds what Ray would start besides them.
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--include-log-monitor=false",
+        "--disable-usage-stats",
+        "--log-style=record",
+    ]
+    result = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if result.returncode != 0:
+        raise StartError(f"Ray did not start:\n{result.stdout}\n{result.stderr}")
+    return f"{HOST}:{port}"
+
+
+def _connect(address: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # Serve reads its settings when it is imported, below
+    import ray
+
+    ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="ERROR")
+
+
+def _deploy(config: dict[str, Any]) -> None:
+    import logging
+
+    from pydantic import ValidationError
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    try:
+        schema = ServeDeploySchema.model_validate(config)
+    except ValidationError as error:
+        raise StartError(f"the Serve configuration is wrong: {error}") from error
+    serve.start(
+        http_options=schema.http_options.model_dump(),
+        grpc_options=schema.grpc_options.model_dump(),
+    )
+    client = _get_global_client()
+    # The declarative way, as a cluster applies its configuration: running streams survive it.
+    client.deploy_apps(schema)
+
+
+def _wait_for_applications(progress: Progress, tasks: dict[str, Any], names: tuple[str, ...]) -> None:
+    from ray import serve
+
+    deadline = time.monotonic() + READY_LIMIT_S
+    while True:
+        statuses = serve.status().applications
+        for name in names:
+            status = statuses.get(name)
+            state = str(status.status.value).lower() if status else "waiting"
+            done = state == "running"
+            progress.update(tasks[name], state=state.replace("_", " "), completed=int(done))
+            if status and state in ("deploy_failed", "unhealthy"):
+                raise StartError(_why_failed(name, status))
+        if all(progress.tasks[tasks[name]].completed for name in names):
+            return
+        if time.monotonic() > deadline:
+            raise StartError(f"not ready after {READY_LIMIT_S:.0f} s")
+        time.sleep(0.2)
+
+
+def _why_failed(name: str, status: Any) -> str:
+    reasons = [status.message] + [d.message for d in status.deployments.values() if d.message]
+    return f"application {name} failed: " + "\n".join(reason for reason in reasons if reason)
+
+
+def _wait_until_ready(http_port: int) -> None:
+    """Waits until the platform says itself, through its front door, that it is ready."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{http_port}/ready", timeout=5) as reply:  # noqa: S310 (loopback)
+                if reply.status == 200:
+                    return
+                reason = f"HTTP {reply.status}"
+        except (urllib.error.URLError, OSError) as error:
+            reason = str(error)
+        if time.monotonic() > deadline:
+            raise StartError(f"the applications run, but /ready does not agree: {reason}")
+        time.sleep(0.2)
+
+
+def _drain(state: PlatformState) -> None:
+    """Lets Serve end the replicas in order; what is left is ended by the caller."""
+    if not find_processes(state.platform_id):
+        return
+    code = (
+        "import ray; from ray import serve;"
+        f"ray.init(address={state.ray_address!r}, namespace='serve', log_to_driver=False,"
+        " logging_level='ERROR'); serve.shutdown()"
+    )
+    try:
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return  # a node that does not answer is ended without asking
+
+
+def _load_config(options: Options) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = yaml.safe_load(options.config.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise StartError(f"cannot read {options.config}: {error}") from error
+    config["http_options"] = {**config.get("http_options", {}), "host": HOST, "port": options.http_port}
+    config["grpc_options"] = {**config.get("grpc_options", {}), "port": options.grpc_port}
+    for app in config["applications"]:
+        if "grpc_target" in app.get("args", {}):
+            app["args"]["grpc_target"] = f"{HOST}:{options.grpc_port}"
+    return config
+
+
+def _with_ports(options: Options) -> Options:
+    ports = {}
+    for name in ("http", "grpc", "metrics"):
+        port = getattr(options, f"{name}_port") or _free_port()
+        if not _is_free(port):
+            raise StartError(
+                f"{name} port {port} is taken by another process: stop it, or choose another "
+                f"with --{name}-port or ORRERY_{name.upper()}_PORT"
+            )
+        ports[f"{name}_port"] = port
+    return Options(config=options.config, data_dir=options.data_dir, **ports)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _run_dir(platform_id: str) -> Path:
+    """A short path: Ray and the proxy keep sockets under it."""
+    return Path(tempfile.gettempdir()) / f"orrery-{platform_id[:8]}"
+
+
+def _parse_options(arguments: list[str]) -> tuple[str, Options]:
+    environment = os.environ
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["up", "down"])
+    parser.add_argument("--config", type=Path, default=REPOSITORY / "deploy/serve/orrery.yaml")
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path(environment.get("ORRERY_DATA_DIR", REPOSITORY / ".orrery"))
+    )
+    for name, default in (("http", 8000), ("grpc", 9000), ("metrics", 8090)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=int,
+            default=int(environment.get(f"ORRERY_{name.upper()}_PORT", default)),
+            help=f"default {default}; 0 = any free port",
+        )
+    parsed = vars(parser.parse_args(arguments))
+    return parsed.pop("command"), Options(**parsed)
+
+
+def main() -> int:
+    command, options = _parse_options(sys.argv[1:])
+    console = Console()
+    started = time.monotonic()
+    try:
+        if command == "down":
+            down(options, console)
+            return 0
+        state = up(options, console)
+    except StartError as error:
+        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        return 1
+    console.print(f"Ready in {time.monotonic() - started:.0f} s.")
+    console.print(f"  HTTP     http://{state.http}/docs")
+    console.print(f"  gRPC     {state.grpc}")
+    console.print(f"  metrics  http://{state.metrics}/metrics")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

