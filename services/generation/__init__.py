@@ -1,0 +1,1 @@
+"""The generation service: decoding, scoring and tokenizing with one language model."""
