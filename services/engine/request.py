@@ -181,6 +181,12 @@ class SamplingParams:
         for name in ("top_p", "top_k", "min_p", "typical_p", "best_of", "seed"):
             if getattr(self, name) != getattr(neutral, name):
                 raise InvalidRequestError(name, "cannot be combined with beam search")
+        if self.stop:
+            raise InvalidRequestError(
+                "stop", "cannot be combined with beam search; use stop_token_ids"
+            )
+        if self.logprobs is not None:
+            raise InvalidRequestError("logprobs", "cannot be combined with beam search")
         if self.temperature not in (0.0, 1.0):
             raise InvalidRequestError(
                 "temperature", "beam search is deterministic: expected 0 or unset"
@@ -214,12 +220,13 @@ class Request:
     priority: int = 0
     deadline_s: float | None = None
     arrival_s: float = field(default_factory=time.monotonic)
+    cache_salt: str = ""  # cached prefixes are shared only within one salt
 
 
 class SequenceStatus(enum.Enum):
     WAITING = "waiting"  # in the queue; holds no blocks
     RUNNING = "running"  # holds blocks; in the running list
-    HELD = "held"  # holds blocks but is not scheduled: a beam that waits for its siblings
+    HELD = "held"  # holds no blocks and needs none: a beam that waits for its siblings
     FINISHED = "finished"  # holds nothing
 
 
@@ -237,12 +244,20 @@ class Sequence:
     request: Request
     token_ids: list[int]  # prompt followed by output; grows by the sampled tokens
     index: int = 0  # which of the request's completions
+    max_num_tokens: int = 0  # prompt plus the most it may generate
+    num_slots: int = 1  # of the running batch: more than one until the request has forked
     status: SequenceStatus = SequenceStatus.WAITING
+    admitted: bool = False  # has run at least once: only new requests count as queued
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0  # of the prompt, taken from the prefix cache at first admission
     num_preemptions: int = 0
     block_ids: list[int] = field(default_factory=list)
-    block_hashes: list[int] = field(default_factory=list)  # of full blocks, chained
+    content_ids: list[int] = field(default_factory=list)  # of the leading full blocks, chained
+
+    @property
+    def order(self) -> tuple[int, float, int]:
+        """Who comes first: lower priority value, then earlier arrival, then the elder sequence."""
+        return (self.request.priority, self.request.arrival_s, self.seq_id)
 
     @property
     def num_prompt_tokens(self) -> int:
