@@ -1,0 +1,52 @@
+"""Position-wise feed-forward layers: the gated one of LLaMA and the plain one of GPT-2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from services.engine.layers.linear import Linear
+
+__all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": partial(F.gelu, approximate="tanh"),
+        "relu": F.relu,
+    }
+)
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate(x)) · up(x)): SwiGLU when act is silu (Shazeer 2020, eq. 6)."""
+
+    def __init__(self, gate_up: Linear, down: Linear, activation: str) -> None:
+        super().__init__()
+        self.gate_up = gate_up  # rows: gate, then up
+        self.down = down
+        self._act = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)  # [T, intermediate_size] each
+        hidden: Tensor = self.down(self._act(gate) * up)
+        return hidden
+
+
+class MLP(nn.Module):
+    """down(act(up(x)))"""
+
+    def __init__(self, up: Linear, down: Linear, activation: str) -> None:
+        super().__init__()
+        self.up = up
+        self.down = down
+        self._act = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = self.down(self._act(self.up(x)))
+        return hidden

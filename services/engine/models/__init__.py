@@ -1,0 +1,1 @@
+"""The decoders, one file per architecture, each readable top to bottom."""
