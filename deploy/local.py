@@ -186,7 +186,9 @@ def _deploy(config: dict[str, Any]) -> None:
     client.deploy_apps(schema)
 
 
-def _wait_for_applications(progress: Progress, tasks: dict[str, Any], names: tuple[str, ...]) -> None:
+def _wait_for_applications(
+    progress: Progress, tasks: dict[str, Any], names: tuple[str, ...]
+) -> None:
     from ray import serve
 
     deadline = time.monotonic() + READY_LIMIT_S
@@ -216,7 +218,7 @@ def _wait_until_ready(http_port: int) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{http_port}/ready", timeout=5) as reply:  # noqa: S310 (loopback)
+            with urllib.request.urlopen(f"http://{HOST}:{http_port}/ready", timeout=5) as reply:
                 if reply.status == 200:
                     return
                 reason = f"HTTP {reply.status}"
@@ -253,7 +255,11 @@ def _load_config(options: Options) -> dict[str, Any]:
         config: dict[str, Any] = yaml.safe_load(options.config.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise StartError(f"cannot read {options.config}: {error}") from error
-    config["http_options"] = {**config.get("http_options", {}), "host": HOST, "port": options.http_port}
+    config["http_options"] = {
+        **config.get("http_options", {}),
+        "host": HOST,
+        "port": options.http_port,
+    }
     config["grpc_options"] = {**config.get("grpc_options", {}), "port": options.grpc_port}
     for app in config["applications"]:
         if "grpc_target" in app.get("args", {}):
@@ -295,13 +301,20 @@ def _run_dir(platform_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"orrery-{platform_id[:8]}"
 
 
+def data_dir_from_environment() -> Path:
+    """`ORRERY_DATA_DIR`, or `.orrery` in the repository."""
+    return Path(os.environ.get("ORRERY_DATA_DIR", REPOSITORY / ".orrery"))
+
+
 def _parse_options(arguments: list[str]) -> tuple[str, Options]:
     environment = os.environ
-    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.local", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("command", choices=["up", "down"])
     parser.add_argument("--config", type=Path, default=REPOSITORY / "deploy/serve/orrery.yaml")
     parser.add_argument(
-        "--data-dir", type=Path, default=Path(environment.get("ORRERY_DATA_DIR", REPOSITORY / ".orrery"))
+        "--data-dir", type=Path, default=data_dir_from_environment(), help="default .orrery"
     )
     for name, default in (("http", 8000), ("grpc", 9000), ("metrics", 8090)):
         parser.add_argument(

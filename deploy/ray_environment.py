@@ -16,7 +16,9 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
 
 
-def ray_environment(platform_id: str, run_dir: Path, stats_port: int, proxy_metrics_port: int) -> dict[str, str]:
+def ray_environment(
+    platform_id: str, run_dir: Path, stats_port: int, proxy_metrics_port: int
+) -> dict[str, str]:
     """This process's environment plus the platform's settings.
 
     `run_dir` holds the proxy's sockets, so its path must stay short (a socket's path is limited

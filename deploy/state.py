@@ -1,4 +1,7 @@
-"""The file that says which platform runs: written by `make up`, read by `make down` and `orrery status`."""
+"""The file that says which platform runs.
+
+Written by `make up`, read by `make down` and `orrery status`.
+"""
 
 from __future__ import annotations
 

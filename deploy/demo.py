@@ -1,0 +1,130 @@
+"""The guided tour of `make demo`: the platform answers over gRPC and over HTTP, on the terminal.
+
+It talks to the running platform as any user would, with the `orrery` client and the official
+`openai` client, and leaves it running.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+from openai import OpenAI
+from orrery import Client
+from rich.console import Console
+from rich.panel import Panel
+
+from deploy.local import data_dir_from_environment
+from deploy.state import PlatformState
+
+MODELS = ("orrery-llama", "orrery-gpt")
+STORY = "The harbour town of Velmora"
+DOCUMENTS = """\
+[1] Tarvenholt Observatory
+Tarvenholt Observatory was founded in 1874. It is led by Ilsa Brennock.
+
+[2] The ferry Marrow
+The ferry Marrow sails from Quillhaven to Dunmere. Its captain is Joren Valtis.
+
+[3] Pellwick Brewery
+Pellwick Brewery makes the ale Copperfoot. It is owned by Mira Stadden."""
+QUESTIONS = ("Who is the captain of the ferry Marrow?", "How tall is Pellwick Brewery?")
+
+
+def main() -> int:
+    console = Console()
+    state = PlatformState.load(data_dir_from_environment())
+    if state is None:
+        console.print("[bold red]error:[/] no platform is running; start it with `make up`")
+        return 1
+    with Client(state.grpc) as client:
+        openai = OpenAI(base_url=f"http://{state.http}/v1", api_key="not-needed-on-loopback")
+        _show_models(console, client)
+        for model in MODELS:
+            _stream_by_grpc(console, client, model)
+        for model in MODELS:
+            _answer_by_http(console, openai, model)
+        _show_cache(console, client)
+        openai.close()
+    _show_urls(console, state)
+    return 0
+
+
+def _show_models(console: Console, client: Client) -> None:
+    console.rule("Two decoders of our own, trained by this project")
+    for model in client.models():
+        console.print(
+            f"  {model.model:14} {model.family:6} {model.num_parameters / 1e6:.2f} M parameters, "
+            f"context {model.max_model_len}, {model.cache.num_blocks} cache blocks "
+            f"of {model.cache.block_size} tokens",
+            highlight=False,
+        )
+
+
+def _stream_by_grpc(console: Console, client: Client, model: str) -> None:
+    console.rule(f"gRPC, the orrery client: {model} continues a text")
+    console.print(STORY, style="bold", end="")
+    with client.stream(STORY, model=model, max_tokens=60, temperature=0.7, seed=7) as stream:
+        _print_stream(console, (event.text for event in stream))
+
+
+def _answer_by_http(console: Console, openai: OpenAI, model: str) -> None:
+    console.rule(f"HTTP, the official openai client: {model} answers from documents")
+    console.print(Panel(DOCUMENTS, title="documents", border_style="dim"), highlight=False)
+    for question in QUESTIONS:
+        console.print(f"{question} ", style="bold", end="")
+        chunks = openai.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": f"{DOCUMENTS}\n\nQuestion: {question}"}],
+            max_completion_tokens=32,
+            temperature=0,
+            stream=True,
+        )
+        _print_stream(
+            console, (chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        )
+
+
+def _print_stream(console: Console, texts: Iterator[str]) -> None:
+    started = time.perf_counter()
+    first: float | None = None
+    for text in texts:
+        if text and first is None:
+            first = time.perf_counter() - started
+        console.print(text, end="", highlight=False, markup=False, soft_wrap=True)
+    total = time.perf_counter() - started
+    first_ms = 1000 * (first if first is not None else total)
+    console.print(
+        f"\n  [dim]first text after {first_ms:.0f} ms, all after {1000 * total:.0f} ms[/]"
+    )
+
+
+def _show_cache(console: Console, client: Client) -> None:
+    console.rule("The prefix cache: the same documents again")
+    question = f"{DOCUMENTS}\n\nQuestion: {QUESTIONS[0]}"
+    result = client.generate(
+        [{"role": "user", "content": question}], model=MODELS[0], max_tokens=8, temperature=0
+    )
+    console.print(
+        f"  {result.usage.cached_tokens} of {result.usage.prompt_tokens} prompt tokens "
+        "came from the cache and were not computed again",
+        highlight=False,
+    )
+
+
+def _show_urls(console: Console, state: PlatformState) -> None:
+    lines = [
+        f"HTTP, OpenAI-compatible   http://{state.http}/v1   (try it: http://{state.http}/docs)",
+        f"gRPC                      {state.grpc}",
+        f"metrics                   http://{state.metrics}/metrics",
+        "",
+        "orrery chat               talk to it here       (.venv/bin/orrery chat)",
+        "orrery status             what runs, how much memory",
+        "make down                 stop it",
+    ]
+    console.print(Panel("\n".join(lines), title="Orrery is running"), highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
