@@ -5,6 +5,7 @@
     │   └── ContextTooLong       the prompt does not fit the model's context
     ├── ModelNotFound            the application serves no model of that name
     ├── CollectionNotFound       no collection of that name
+    ├── ServiceNotFound          no service of that name (asked of the health check)
     ├── Unauthenticated          no API key, or a wrong one
     ├── PermissionDenied         the key is right but may not do this
     ├── Overloaded               a queue is full; `retry_after_s` says when to come back
@@ -47,6 +48,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "RateLimited",
+    "ServiceNotFound",
     "Unauthenticated",
     "kind_of",
     "to_status",
@@ -95,6 +97,10 @@ class ModelNotFound(OrreryError):
 
 class CollectionNotFound(OrreryError):
     """There is no collection of that name."""
+
+
+class ServiceNotFound(OrreryError):
+    """There is no service of that name here."""
 
 
 class Unauthenticated(OrreryError):
@@ -147,6 +153,7 @@ ERROR_TABLE: Mapping[type[OrreryError], ErrorKind] = MappingProxyType(
         ContextTooLong: ErrorKind("CONTEXT_TOO_LONG", grpc.StatusCode.INVALID_ARGUMENT, 400),
         ModelNotFound: ErrorKind("MODEL_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
         CollectionNotFound: ErrorKind("COLLECTION_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
+        ServiceNotFound: ErrorKind("SERVICE_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
         Unauthenticated: ErrorKind("UNAUTHENTICATED", grpc.StatusCode.UNAUTHENTICATED, 401),
         PermissionDenied: ErrorKind("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED, 403),
         Overloaded: ErrorKind("OVERLOADED", grpc.StatusCode.RESOURCE_EXHAUSTED, 429),

@@ -11,6 +11,7 @@ call sets its status and returns. Knows nothing of any service's domain and noth
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -21,7 +22,6 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import grpc
-import structlog
 
 from services.runtime.auth import Authenticator
 from services.runtime.errors import (
@@ -41,6 +41,8 @@ REQUEST_ID_HEADER = "x-request-id"
 TIMEOUT_HEADER = "x-timeout-ms"
 AUTHORIZATION_HEADER = "authorization"
 STATUS_DETAILS_TRAILER = "grpc-status-details-bin"
+
+_LOG = logging.getLogger("orrery.rpc")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 _TIMEOUT_MS = re.compile(r"[0-9]{1,12}")
@@ -90,6 +92,16 @@ class RpcPolicy:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     translate: Callable[[Exception], OrreryError | None] = _no_translation
     observe: Callable[[str, str, float], None] = _unobserved
+
+    def taxonomic(self, exc: Exception, method: str, request_id: str) -> OrreryError:
+        """The taxonomy's error for any exception. What nobody foresaw is logged, not told."""
+        error = exc if isinstance(exc, OrreryError) else self.translate(exc)
+        if error is None:
+            details = {"method": method, "request_id": request_id}
+            _LOG.error("rpc_failed", extra=details, exc_info=exc)
+            error = Internal("an internal error occurred; the log has it under the request id")
+        error.request_id = request_id
+        return error
 
 
 class _Servicer(Protocol):
@@ -204,18 +216,8 @@ class _Attempt:
         if not isinstance(exc, Exception):  # cancelled by the client, or the generator was closed
             self._observe(grpc.StatusCode.CANCELLED)
             return False
-        self._fail(self._taxonomic(exc))
+        self._fail(self._policy.taxonomic(exc, self._method, self._request_id))
         return True
-
-    def _taxonomic(self, exc: Exception) -> OrreryError:
-        error = exc if isinstance(exc, OrreryError) else self._policy.translate(exc)
-        if error is None:
-            _log().error(
-                "rpc_failed", method=self._method, request_id=self._request_id, exc_info=exc
-            )
-            error = Internal("an internal error occurred; the log has it under the request id")
-        error.request_id = self._request_id
-        return error
 
     def _fail(self, error: OrreryError) -> None:
         status = to_status(error)
@@ -238,17 +240,13 @@ class _Attempt:
     def _observe(self, code: grpc.StatusCode) -> None:
         duration_s = time.monotonic() - self._arrival_s
         self._policy.observe(self._method, code.name, duration_s)
-        _log().debug(
-            "rpc",
-            method=self._method,
-            status=code.name,
-            request_id=self._request_id,
-            duration_s=round(duration_s, 6),
-        )
-
-
-def _log() -> Any:
-    return structlog.get_logger("orrery.rpc")
+        details = {
+            "method": self._method,
+            "status": code.name,
+            "request_id": self._request_id,
+            "duration_s": duration_s,
+        }
+        _LOG.debug("rpc", extra=details)
 
 
 def _metadata(context: ServicerContext) -> dict[str, str]:

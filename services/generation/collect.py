@@ -1,0 +1,63 @@
+"""Gathers the pieces of a request's stream into its whole result. Knows nothing of protobuf."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from services.engine.request import (
+    CompletionOutput,
+    PositionLogprobs,
+    Request,
+    RequestOutput,
+    RequestTiming,
+)
+from services.generation.backend import Backend
+
+__all__ = ["CollectedRequest", "collect"]
+
+
+@dataclass(slots=True)
+class CollectedRequest:
+    """A finished request: whole completions by index, and what it cost."""
+
+    completions: dict[int, CompletionOutput] = field(default_factory=dict)
+    prompt_logprobs: list[PositionLogprobs] = field(default_factory=list)
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_cached_tokens: int = 0
+    timing: RequestTiming = RequestTiming()
+    error: Exception | None = None
+
+    def add(self, output: RequestOutput) -> None:
+        """Takes in one output of the stream."""
+        for delta in output.outputs:
+            whole = self.completions.setdefault(delta.index, CompletionOutput(delta.index))
+            _extend(whole, delta)
+        if output.prompt_logprobs is not None:
+            self.prompt_logprobs.extend(output.prompt_logprobs)
+        self.num_prompt_tokens = output.num_prompt_tokens
+        self.num_output_tokens = output.num_output_tokens
+        self.num_cached_tokens = output.num_cached_tokens
+        self.timing = output.timing
+        self.error = output.error
+
+
+def _extend(whole: CompletionOutput, delta: CompletionOutput) -> None:
+    whole.text += delta.text
+    whole.token_ids.extend(delta.token_ids)
+    if delta.logprobs is not None:
+        whole.logprobs = (whole.logprobs or []) + delta.logprobs
+    if delta.finish_reason is not None:
+        whole.finish_reason = delta.finish_reason
+        whole.stop_reason = delta.stop_reason
+        whole.cumulative_logprob = delta.cumulative_logprob
+
+
+async def collect(backend: Backend, request: Request) -> CollectedRequest:
+    """Runs a request to its end. Cancelling this aborts the request."""
+    collected = CollectedRequest()
+    async with aclosing(backend.generate(request)) as outputs:
+        async for output in outputs:
+            collected.add(output)
+    return collected

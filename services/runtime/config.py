@@ -1,0 +1,93 @@
+"""Process-wide settings, read from the environment in this one place, when asked.
+
+Every variable begins with `ORRERY_`; an unknown one stops the start and is named, so that a
+misspelt setting cannot be ignored. What one service alone needs is in its own `config.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from services.runtime.auth import Authenticator
+
+__all__ = ["Settings", "SettingsError"]
+
+PREFIX = "ORRERY_"
+
+
+class SettingsError(Exception):
+    """A variable is unknown or its value is wrong; the message names it."""
+
+
+class Settings(BaseModel):
+    """The settings every process of the platform shares. Field `data_dir` is `ORRERY_DATA_DIR`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    api_keys: tuple[SecretStr, ...] = ()  # comma-separated in the environment
+    api_keys_file: Path | None = None  # one key per line; '#' begins a comment
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "text"] = "json"
+    data_dir: Path = Path(".orrery")
+    root: Path | None = None  # where relative model paths begin; None: the repository's root
+    http_port: int = Field(default=8000, ge=1, le=65535)
+    grpc_port: int = Field(default=9000, ge=1, le=65535)
+    metrics_port: int = Field(default=8090, ge=1, le=65535)
+    test_target: str | None = None  # gRPC address of a running platform, for the tests
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Reads `environ` (default: the process's). Raises `SettingsError` naming the variable."""
+        source = os.environ if environ is None else environ
+        given: dict[str, object] = {}
+        for name, value in source.items():
+            if not name.startswith(PREFIX):
+                continue
+            key = name.removeprefix(PREFIX).lower()
+            if key not in cls.model_fields:
+                known = ", ".join(PREFIX + field.upper() for field in cls.model_fields)
+                raise SettingsError(f"{name}: unknown setting; expected one of {known}")
+            given[key] = _split(value) if key == "api_keys" else value
+        try:
+            return cls(**given)  # type: ignore[arg-type]  # pydantic parses and validates
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]  # the value may be a key
+            name = PREFIX + str(first["loc"][0]).upper()
+            raise SettingsError(f"{name}: {first['msg']}") from None
+
+    def authenticator(self) -> Authenticator:
+        """Checks calls against the keys of both sources. Raises `SettingsError` for the file."""
+        keys = [key.get_secret_value() for key in self.api_keys]
+        if self.api_keys_file is not None:
+            keys += _keys_of(self.api_keys_file)
+        return Authenticator(keys)
+
+    def model_folder(self, path: str) -> str:
+        """A model's path: as it is when absolute, else below the root when it exists there.
+
+        Anything else is left to the loader, which takes it as a hub name.
+        """
+        root = self.root or Path(__file__).resolve().parents[2]
+        below = root / path
+        return str(below) if below.exists() else path
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _keys_of(path: Path) -> list[str]:
+    name = f"{PREFIX}API_KEYS_FILE"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise SettingsError(f"{name}: cannot read {path}: {error.strerror}") from error
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise SettingsError(f"{name}: {path} holds no key")
+    return keys

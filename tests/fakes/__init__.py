@@ -1,0 +1,1 @@
+"""Stand-ins for tests: real servicers over toy backends. Never shipped."""

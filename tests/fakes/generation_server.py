@@ -1,0 +1,99 @@
+"""A plain `grpc.aio` server with the real generation servicer, on a free loopback port.
+
+    async with generation_server() as server:
+        channel = grpc.aio.insecure_channel(server.target)
+
+With no backend given it serves the toy. Health and reflection are on, as on the platform; there
+is one application, so `application` metadata is accepted and not needed. `generation_server` is
+asynchronous; `generation_server_in_thread` serves tests of synchronous clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from orrery.v1 import generation_pb2_grpc
+
+from services.generation.backend import Backend
+from services.generation.config import GenerationConfig
+from services.generation.engine_errors import to_taxonomy
+from services.generation.servicer import GenerationServicer
+from services.runtime.auth import Authenticator
+from services.runtime.health import HealthServicer
+from services.runtime.rpc import RpcPolicy
+from tests.fakes.toy_backend import ToyBackend
+
+SERVICE = "orrery.v1.GenerationService"
+MODEL_NAME = "toy"
+MAX_MESSAGE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """Where the server listens, and what is behind it."""
+
+    target: str
+    servicer: GenerationServicer
+    backend: Backend
+    server: grpc.aio.Server
+
+
+@asynccontextmanager
+async def generation_server(
+    backend: Backend | None = None,
+    config: GenerationConfig | None = None,
+    api_keys: tuple[str, ...] = (),
+) -> AsyncIterator[RunningServer]:
+    """Starts the server; leaving stops it at once and closes the backend."""
+    backend = ToyBackend() if backend is None else backend
+    config = config or GenerationConfig(model_name=MODEL_NAME, model_path="unused")
+    policy = RpcPolicy(authenticator=Authenticator(api_keys), translate=to_taxonomy)
+    servicer = GenerationServicer(config, backend, policy)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
+    generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
+    health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield RunningServer(f"127.0.0.1:{port}", servicer, backend, server)
+    finally:
+        await server.stop(grace=None)
+        await backend.close()
+
+
+@contextmanager
+def generation_server_in_thread(
+    backend: Backend | None = None,
+    config: GenerationConfig | None = None,
+    api_keys: tuple[str, ...] = (),
+) -> Iterator[RunningServer]:
+    """The same server on an event loop of its own thread, for tests of synchronous clients."""
+    with asyncio.Runner() as runner:
+        started: Future[RunningServer] = Future()
+        stop = asyncio.Event()
+
+        async def serve() -> None:
+            async with generation_server(backend, config, api_keys) as server:
+                started.set_result(server)
+                await stop.wait()
+
+        loop = runner.get_loop()
+        thread = threading.Thread(target=runner.run, args=(serve(),), name="generation-server")
+        thread.start()
+        try:
+            yield started.result(timeout=30)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(timeout=30)
