@@ -44,7 +44,9 @@ class BlockPool:
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
-            raise ValueError(f"expected at least one block of one token, got {num_blocks=} {block_size=}")
+            raise ValueError(
+                f"expected at least one block of one token, got {num_blocks=} {block_size=}"
+            )
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._ref_counts = [0] * num_blocks
@@ -71,7 +73,7 @@ class BlockPool:
         return self._ref_counts[block_id]
 
     def allocate(self, count: int) -> list[int] | None:
-        """Hands out `count` blocks with one reference each; None, and nothing taken, if it cannot."""
+        """Hands out `count` blocks, one reference each; None, and nothing taken, if it cannot."""
         if count > self._num_free:
             return None
         block_ids = []

@@ -193,13 +193,13 @@ class SamplingParams:
             )
 
 
-def _in_range(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False
-) -> None:
+def _in_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     too_low = value <= low if open_low else value < low
     if math.isnan(value) or too_low or value > high:
         bracket = "(" if open_low else "["
-        raise InvalidRequestError(name, f"expected a number in {bracket}{low}, {high}], got {value}")
+        raise InvalidRequestError(
+            name, f"expected a number in {bracket}{low}, {high}], got {value}"
+        )
 
 
 def _at_most(name: str, count: int, limit: int) -> None:
