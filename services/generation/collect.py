@@ -26,7 +26,7 @@ class CollectedRequest:
     num_prompt_tokens: int = 0
     num_output_tokens: int = 0
     num_cached_tokens: int = 0
-    timing: RequestTiming = RequestTiming()
+    timing: RequestTiming = field(default_factory=RequestTiming)
     error: Exception | None = None
 
     def add(self, output: RequestOutput) -> None:

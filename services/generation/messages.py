@@ -93,8 +93,8 @@ def _chat_prompt(message: common_pb2.ChatMessages, field: str) -> ChatPrompt:
         if turn.HasField("name"):
             entry["name"] = turn.name
         messages.append(entry)
-    add_prompt = message.add_generation_prompt if message.HasField("add_generation_prompt") else True
-    return ChatPrompt(messages, add_prompt)
+    unset = not message.HasField("add_generation_prompt")
+    return ChatPrompt(messages, unset or message.add_generation_prompt)
 
 
 def usage(source: RequestOutput | CollectedRequest) -> common_pb2.Usage:
@@ -217,4 +217,3 @@ def model_fields(info: ModelInfo) -> dict[str, Any]:
             prefix_caching=info.cache.prefix_caching,
         ),
     }
-

@@ -30,9 +30,7 @@ class ScoredText:
 def score_params(top_logprobs: int | None) -> SamplingParams:
     """Parameters of the request that scores. Raises `InvalidRequestError`."""
     try:
-        return SamplingParams(
-            max_tokens=0, temperature=0.0, prompt_logprobs=top_logprobs or 0
-        )
+        return SamplingParams(max_tokens=0, temperature=0.0, prompt_logprobs=top_logprobs or 0)
     except InvalidRequestError as error:
         # The caller's field has another name than the engine's.
         message = str(error).removeprefix(f"{error.field}: ")

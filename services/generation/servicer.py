@@ -30,7 +30,6 @@ from services.generation import messages, scoring
 from services.generation.backend import Backend
 from services.generation.collect import CollectedRequest, collect
 from services.generation.config import GenerationConfig
-from services.generation.engine_errors import to_taxonomy
 from services.generation.prompts import PromptEncoder, offload_if_large
 from services.runtime.errors import (
     DeadlineExceeded,
@@ -146,9 +145,7 @@ class GenerationServicer:
         special = request.add_special_tokens if request.HasField("add_special_tokens") else True
         prompt = messages.prompt_input(request.prompt)
         token_ids = await self._encoder.encode(prompt, add_special_tokens=special)
-        texts = await offload_if_large(
-            len(token_ids), lambda: self._backend.token_texts(token_ids)
-        )
+        texts = await offload_if_large(len(token_ids), lambda: self._backend.token_texts(token_ids))
         return pb.TokenizeResponse(
             token_ids=token_ids,
             tokens=texts,
@@ -179,7 +176,7 @@ class GenerationServicer:
         )
 
     @unary(pb.GetModelResponse)
-    async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
+    async def GetModel(self, request: pb.GetModelRequest, _call: Call) -> pb.GetModelResponse:
         """What is served, and within which limits."""
         self._check_model(request.model)
         info = self._backend.info
@@ -199,7 +196,7 @@ class GenerationServicer:
         )
 
     @unary(pb.GetLoadResponse)
-    async def GetLoad(self, request: pb.GetLoadRequest, call: Call) -> pb.GetLoadResponse:
+    async def GetLoad(self, request: pb.GetLoadRequest, _call: Call) -> pb.GetLoadResponse:
         """What the engine is doing right now."""
         self._check_model(request.model)
         load = self._backend.load()

@@ -188,6 +188,4 @@ def to_status(error: OrreryError) -> status_pb2.Status:
     detail = any_pb2.Any()
     detail.Pack(info)
     code: int = kind.grpc_status.value[0]
-    return status_pb2.Status(
-        code=code, message=error.message[:MAX_MESSAGE_CHARS], details=[detail]
-    )
+    return status_pb2.Status(code=code, message=error.message[:MAX_MESSAGE_CHARS], details=[detail])

@@ -53,9 +53,7 @@ class HealthServicer:
     ) -> health_pb2.HealthListResponse:
         """The status of every service."""
         status = health_pb2.HealthCheckResponse(status=self._status())
-        return health_pb2.HealthListResponse(
-            statuses=dict.fromkeys(self._services, status)
-        )
+        return health_pb2.HealthListResponse(statuses=dict.fromkeys(self._services, status))
 
     @server_stream(authenticated=False)
     async def Watch(

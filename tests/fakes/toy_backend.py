@@ -279,7 +279,9 @@ class _Choice:
                 delta.finish_reason, delta.stop_reason = FinishReason.STOP, stop
                 text = text[: position + (len(stop) if params.include_stop_in_output else 0)]
                 break
-        held = 0 if delta.finish_reason else max((_overlap(text, s) for s in params.stop), default=0)
+        held = max((_overlap(text, stop) for stop in params.stop), default=0)
+        if delta.finish_reason is not None:
+            held = 0
         ready = text[: len(text) - held]
         delta.text, self._sent = ready[len(self._sent) :], ready
 
@@ -302,9 +304,11 @@ def _position(token_id: int, num_top: int, *, known: bool) -> PositionLogprobs:
     if not known:
         return PositionLogprobs(None)
     chosen = TokenLogprob(token_id, _LOGPROB, 1, *_text_and_bytes(token_id))
-    others = [(token_id + step) % 128 for step in range(1, num_top)]
-    top = [chosen, *(replace(chosen, token_id=i, logprob=-3.0, rank=2 + n) for n, i in enumerate(others))]
-    return PositionLogprobs(chosen, tuple(top[:num_top]))
+    others = [
+        replace(chosen, token_id=(token_id + rank) % 128, logprob=-float(rank), rank=rank)
+        for rank in range(2, num_top + 1)
+    ]
+    return PositionLogprobs(chosen, (chosen, *others) if num_top else ())
 
 
 def _text_and_bytes(token_id: int) -> tuple[str, bytes]:

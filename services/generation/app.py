@@ -1,0 +1,93 @@
+"""The generation service as a Ray Serve application; the only file here that imports ray.
+
+`import_path: services.generation.app:build`, `args:` the fields of `GenerationConfig`. Serve calls
+the deployment's methods by the names of the RPCs with `(request, grpc_context=...)`: the servicer's
+own bound methods are those, so that a token passes through nothing but the servicer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import ValidationError
+from ray import serve
+
+from services.generation.backend import Backend
+from services.generation.backends import load_backend
+from services.generation.config import GenerationConfig
+from services.generation.engine_errors import to_taxonomy
+from services.generation.servicer import GenerationServicer
+from services.runtime.config import Settings
+from services.runtime.health import HealthServicer
+from services.runtime.logging import configure_logging
+from services.runtime.metrics import MetricsRegistry
+from services.runtime.rpc import RpcPolicy
+from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.serve_metrics import ServeRegistry
+
+__all__ = ["build"]
+
+SERVICE = "orrery.v1.GenerationService"
+
+_LOG = logging.getLogger("orrery.generation")
+
+BackendLoader = Callable[[GenerationConfig, str, MetricsRegistry], Awaitable[Backend]]
+
+
+class Generation:
+    """The deployment: one model in one replica."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it: loading must not block the loop
+        self, config: GenerationConfig, load: BackendLoader
+    ) -> None:
+        settings = Settings.from_env()
+        configure_logging(settings.log_level, settings.log_format)
+        registry = ServeRegistry({"service": "generation", "model": config.model_name})
+        backend = await load(config, settings.model_folder(config.model_path), registry)
+        policy = RpcPolicy(
+            authenticator=settings.authenticator(),
+            translate=to_taxonomy,
+            observe=RpcMetrics(registry).observe,
+        )
+        self._servicer = GenerationServicer(config, backend, policy)
+        health = HealthServicer((SERVICE,), lambda: self._servicer.healthy)
+        self.Generate = self._servicer.Generate
+        self.GenerateBatch = self._servicer.GenerateBatch
+        self.Score = self._servicer.Score
+        self.Tokenize = self._servicer.Tokenize
+        self.Detokenize = self._servicer.Detokenize
+        self.GetModel = self._servicer.GetModel
+        self.GetLoad = self._servicer.GetLoad
+        self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        _LOG.info("ready", extra={"model": config.model_name, "backend": config.backend})
+
+    async def check_health(self) -> None:
+        """Serve asks this; raising gets the replica replaced."""
+        if not self._servicer.healthy:
+            raise RuntimeError("the engine has stopped")
+
+    async def __del__(self) -> None:
+        """Serve awaits this once the replica has drained."""
+        await self._servicer.close()
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application for `args`, the fields of `GenerationConfig`. Raises `ValueError`."""
+    return bind(args, load_backend)
+
+
+def bind(args: dict[str, Any], load: BackendLoader) -> serve.Application:
+    """The application over any backend."""
+    try:
+        config = GenerationConfig(**args)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ValueError(f"args of the generation application: {problems}") from error
+    # A plain call, not a decorator: the class stays importable and is pickled by its name.
+    deployment = serve.deployment(name="Generation")(Generation)
+    return deployment.bind(config, load)

@@ -1,0 +1,27 @@
+"""Chooses and loads the backend that the config names."""
+
+from __future__ import annotations
+
+from services.generation.backend import Backend
+from services.generation.config import GenerationConfig
+from services.runtime.metrics import MetricsRegistry
+
+__all__ = ["load_backend"]
+
+
+async def load_backend(
+    config: GenerationConfig, model_folder: str, registry: MetricsRegistry
+) -> Backend:
+    """Loads the model off the event loop.
+
+    Raises `CheckpointError` or `ConfigError` of the engine, naming what is wrong; `ConfigError`
+    too when the backend is not installed.
+    """
+    # One of the two is installed at a time: vLLM has an environment of its own.
+    if config.backend == "vllm":
+        from services.generation.vllm_backend import VLLMBackend
+
+        return await VLLMBackend.start(config, model_folder)
+    from services.generation.native import NativeBackend
+
+    return await NativeBackend.start(config, model_folder, registry)
