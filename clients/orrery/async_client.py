@@ -1,0 +1,288 @@
+"""`AsyncClient`: the platform from asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Self, Unpack, cast
+
+import grpc
+
+from orrery.async_connection import EOF, AsyncConnection
+from orrery.calls import CallOptions, Calls, StreamOpening
+from orrery.errors import CancelledError, OrreryError
+from orrery.parsing import StreamAccumulator, parse_event
+from orrery.requests import PromptInput, SamplingOptions
+from orrery.results import (
+    Application,
+    BatchResult,
+    DetokenizeResult,
+    GenerationResult,
+    Load,
+    ModelInfo,
+    ScoreResult,
+    StreamEvent,
+    TokenizeResult,
+)
+from orrery.settings import DEFAULT_TIMEOUT_S, ClientSettings
+from orrery.status import FailedCall, to_error
+
+__all__ = ["AsyncClient", "AsyncTextStream"]
+
+
+class AsyncClient:
+    """A client of the platform for asyncio; see `Client`, whose arguments and errors are the same.
+
+    It belongs to the event loop of its first call. Cancelling a task that awaits a call cancels the
+    call, and the server gives back what it held.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        applications: Iterable[str] | None = None,
+        max_retries: int = 4,
+        num_channels: int = 4,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self.settings = ClientSettings.from_env(
+            target=target,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            applications=None if applications is None else tuple(applications),
+            max_retries=max_retries,
+            num_channels=num_channels,
+            credentials=credentials,
+        )
+        self._connection = AsyncConnection(self.settings)
+        self._calls = Calls(self.settings)
+
+    async def generate(
+        self,
+        prompt: PromptInput,
+        *,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        **sampling: Unpack[SamplingOptions],
+    ) -> GenerationResult:
+        """Completes a prompt; see `Client.generate`."""
+        options = CallOptions(model, timeout_s, request_id)
+        opening = self._calls.generate(prompt, sampling, priority=priority, options=options)
+        async with AsyncTextStream(self._connection, opening) as stream:
+            return await stream.result()
+
+    def stream(
+        self,
+        prompt: PromptInput,
+        *,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        **sampling: Unpack[SamplingOptions],
+    ) -> AsyncTextStream:
+        """Completes a prompt, event by event; see `Client.stream`. Nothing is sent before the first
+        event is awaited."""
+        options = CallOptions(model, timeout_s, request_id)
+        opening = self._calls.generate(prompt, sampling, priority=priority, options=options)
+        return AsyncTextStream(self._connection, opening)
+
+    async def generate_batch(
+        self,
+        prompts: Iterable[PromptInput],
+        *,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        priority: int = 0,
+        **sampling: Unpack[SamplingOptions],
+    ) -> BatchResult:
+        """Completes many prompts in one call; see `Client.generate_batch`."""
+        options = CallOptions(model, timeout_s, request_id)
+        return await self._connection.run(
+            self._calls.generate_batch(prompts, sampling, priority=priority, options=options)
+        )
+
+    async def score(
+        self,
+        target: PromptInput,
+        *,
+        context: PromptInput | None = None,
+        top_logprobs: int | None = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ScoreResult:
+        """Log-probability of each token of a text; see `Client.score`."""
+        options = CallOptions(model, timeout_s, request_id)
+        return await self._connection.run(
+            self._calls.score(target, context, top_logprobs=top_logprobs, options=options)
+        )
+
+    async def tokenize(
+        self,
+        prompt: PromptInput,
+        *,
+        add_special_tokens: bool | None = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> TokenizeResult:
+        """The tokens of a prompt; see `Client.tokenize`."""
+        options = CallOptions(model, timeout_s, request_id)
+        return await self._connection.run(
+            self._calls.tokenize(prompt, add_special_tokens=add_special_tokens, options=options)
+        )
+
+    async def detokenize(
+        self,
+        token_ids: Iterable[int],
+        *,
+        skip_special_tokens: bool | None = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> DetokenizeResult:
+        """The text of token ids; see `Client.detokenize`."""
+        options = CallOptions(model, timeout_s, request_id)
+        return await self._connection.run(
+            self._calls.detokenize(
+                token_ids, skip_special_tokens=skip_special_tokens, options=options
+            )
+        )
+
+    async def applications(
+        self, *, timeout_s: float | None = None, request_id: str | None = None
+    ) -> tuple[Application, ...]:
+        """Every application of the platform; see `Client.applications`."""
+        options = CallOptions(None, timeout_s, request_id)
+        return await self._connection.run(self._calls.applications(options))
+
+    async def models(
+        self, *, timeout_s: float | None = None, request_id: str | None = None
+    ) -> tuple[ModelInfo, ...]:
+        """The models that are served at this moment; see `Client.models`."""
+        found = await self.applications(timeout_s=timeout_s, request_id=request_id)
+        return tuple(application.model for application in found if application.model is not None)
+
+    async def load(
+        self,
+        model: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> Load:
+        """What a model's engine is doing right now."""
+        options = CallOptions(model, timeout_s, request_id)
+        return await self._connection.run(self._calls.load(options))
+
+    async def close(self) -> None:
+        """Cancels what is under way and closes the connections. May be called twice."""
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self.settings.target!r})"
+
+
+class AsyncTextStream:
+    """The events of one generation, as an async iterator and an async context manager.
+
+    Leaving it before the end cancels the call. Errors are raised by the iteration.
+
+    Attributes:
+        request_id: The id of the call.
+    """
+
+    def __init__(self, connection: AsyncConnection, opening: StreamOpening) -> None:
+        self.request_id = opening.request_id
+        self._connection = connection
+        self._opening: StreamOpening | None = opening
+        self._accumulator = StreamAccumulator()
+        self._call: Any = None
+        self._ended = False
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> StreamEvent:
+        if self._ended:
+            raise StopAsyncIteration
+        if self._closed:
+            raise self._cancelled()
+        try:
+            message = await self._read()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
+                raise self._cancelled() from None  # another task closed the stream
+            raise
+        except OrreryError:
+            self._closed = True
+            raise
+        if message is None:
+            self._ended = True
+            raise StopAsyncIteration
+        event = parse_event(message)
+        self._accumulator.add(event)
+        return event
+
+    async def result(self) -> GenerationResult:
+        """Reads the rest, and returns the whole generation, earlier events included."""
+        async for _ in self:
+            pass
+        return self._accumulator.result()
+
+    async def aclose(self) -> None:
+        """Cancels the call if it has not ended. May be called twice, and from another task."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _read(self) -> Any:
+        if self._opening is not None:
+            opening, self._opening = self._opening, None
+            return await self._connection.run(opening.steps, self._began)
+        try:
+            message = await self._call.read()
+        except grpc.RpcError as failure:
+            if self._connection.closed:
+                raise CancelledError("the client was closed during the call") from failure
+            raise to_error(cast(FailedCall, failure), request_id=self.request_id) from failure
+        return None if message is EOF else message
+
+    def _began(self, call: Any) -> None:
+        self._call = call
+        if self._closed:
+            call.cancel()
+
+    def _cancelled(self) -> CancelledError:
+        return CancelledError("the stream was closed before its end", request_id=self.request_id)

@@ -1,0 +1,170 @@
+"""The calls of both clients, as steps: arguments -> request -> route -> attempts -> result.
+
+`Client` and `AsyncClient` differ only in how they carry the steps out. Arguments are checked when a
+method here is called, before any step is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from orrery.errors import ModelNotFoundError
+from orrery.methods import DETOKENIZE, GENERATE, GENERATE_BATCH, GET_LOAD, SCORE, TOKENIZE, Method
+from orrery.parsing import (
+    parse_batch,
+    parse_detokenize,
+    parse_load,
+    parse_score,
+    parse_tokenize,
+)
+from orrery.requests import (
+    PromptInput,
+    build_batch,
+    build_detokenize,
+    build_generate,
+    build_score,
+    build_tokenize,
+)
+from orrery.results import (
+    Application,
+    BatchResult,
+    DetokenizeResult,
+    Load,
+    ScoreResult,
+    TokenizeResult,
+)
+from orrery.routing import Router
+from orrery.settings import ClientSettings
+from orrery.steps import CallContext, Steps, send_with_retries
+from orrery.v1 import generation_pb2 as pb
+
+__all__ = ["CallOptions", "Calls", "StreamOpening"]
+
+ResponseT = TypeVar("ResponseT")
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What every call may be given. None = the client's default, or a new request id."""
+
+    model: str | None = None
+    timeout_s: float | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpening:
+    """A stream that has not begun: the id of its call, and the steps to its first message."""
+
+    request_id: str
+    steps: Steps[pb.GenerateResponse | None]
+
+
+class Calls:
+    """Every call to the platform. Holds the routes learnt, shared by all of them."""
+
+    def __init__(self, settings: ClientSettings) -> None:
+        self._settings = settings
+        self._router = Router(settings)
+
+    def generate(
+        self,
+        prompt: PromptInput,
+        sampling: Mapping[str, Any],
+        *,
+        priority: int,
+        options: CallOptions,
+    ) -> StreamOpening:
+        """Opens a stream of one prompt's completions; its value is None if it ended at once."""
+        request = build_generate(prompt, sampling, priority=priority)
+        context = self._begin(options)
+        steps = self._routed(GENERATE, request, options.model, context)
+        return StreamOpening(context.request_id, steps)
+
+    def generate_batch(
+        self,
+        prompts: Iterable[PromptInput],
+        sampling: Mapping[str, Any],
+        *,
+        priority: int,
+        options: CallOptions,
+    ) -> Steps[BatchResult]:
+        """Many prompts in one call."""
+        request = build_batch(prompts, sampling, priority=priority)
+        return self._unary(GENERATE_BATCH, request, parse_batch, options)
+
+    def score(
+        self,
+        target: PromptInput,
+        context: PromptInput | None,
+        *,
+        top_logprobs: int | None,
+        options: CallOptions,
+    ) -> Steps[ScoreResult]:
+        """Log-probabilities of a text."""
+        request = build_score(target, context, top_logprobs)
+        return self._unary(SCORE, request, parse_score, options)
+
+    def tokenize(
+        self, prompt: PromptInput, *, add_special_tokens: bool | None, options: CallOptions
+    ) -> Steps[TokenizeResult]:
+        """The tokens of a prompt."""
+        request = build_tokenize(prompt, add_special_tokens)
+        return self._unary(TOKENIZE, request, parse_tokenize, options)
+
+    def detokenize(
+        self, token_ids: Iterable[int], *, skip_special_tokens: bool | None, options: CallOptions
+    ) -> Steps[DetokenizeResult]:
+        """The text of token ids."""
+        request = build_detokenize(token_ids, skip_special_tokens)
+        return self._unary(DETOKENIZE, request, parse_detokenize, options)
+
+    def load(self, options: CallOptions) -> Steps[Load]:
+        """What an engine is doing."""
+        return self._unary(GET_LOAD, pb.GetLoadRequest(), parse_load, options)
+
+    def applications(self, options: CallOptions) -> Steps[tuple[Application, ...]]:
+        """Every application, with the model it serves or the error it answered."""
+        return self._router.applications(self._begin(options))
+
+    def _begin(self, options: CallOptions) -> CallContext:
+        return CallContext.begin(
+            self._settings, timeout_s=options.timeout_s, request_id=options.request_id
+        )
+
+    def _unary(
+        self,
+        method: Method[Any, ResponseT],
+        request: Any,
+        parse: Callable[[ResponseT], ResultT],
+        options: CallOptions,
+    ) -> Steps[ResultT]:
+        context = self._begin(options)
+        return _then(self._routed(method, request, options.model, context), parse)
+
+    def _routed(
+        self,
+        method: Method[Any, ResponseT],
+        request: Any,
+        model: str | None,
+        context: CallContext,
+    ) -> Steps[ResponseT]:
+        """Finds the application, names the model as that application knows it, and sends."""
+        route = yield from self._router.resolve(model, context)
+        request.model = route.model
+        try:
+            return (
+                yield from send_with_retries(
+                    context, method, request, application=route.application
+                )
+            )
+        except ModelNotFoundError:
+            self._router.forget()
+            raise
+
+
+def _then(steps: Steps[ResponseT], parse: Callable[[ResponseT], ResultT]) -> Steps[ResultT]:
+    return parse((yield from steps))

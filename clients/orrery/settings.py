@@ -1,0 +1,100 @@
+"""What a client is told when it is made, and the environment variables behind it.
+
+The only place of the package that reads the environment, and only when a client is constructed or a
+command runs: never at import.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from orrery.errors import InvalidRequestError
+
+__all__ = ["DEFAULT_TARGET", "DEFAULT_TIMEOUT_S", "ClientSettings", "data_dir", "valid_timeout_s"]
+
+DEFAULT_TARGET = "127.0.0.1:9000"
+DEFAULT_TIMEOUT_S = 120.0
+_DEFAULT_DATA_DIR = ".orrery"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """How a client reaches the platform.
+
+    Attributes:
+        target: `host:port` of the gRPC endpoint.
+        api_key: Sent as `authorization: Bearer <key>`; never shown by `repr`.
+        timeout_s: Default time of a call in seconds; infinity = none.
+        applications: Names of the applications to look for models in; None = ask the platform.
+        max_retries: Most repetitions of one call.
+        num_channels: HTTP/2 connections the calls are spread over. The platform's load balancer
+            allows 100 calls at once on each.
+        credentials: TLS credentials; None = plain text.
+    """
+
+    target: str
+    api_key: str | None = field(default=None, repr=False)
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    applications: tuple[str, ...] | None = None
+    max_retries: int = 4
+    num_channels: int = 4
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        valid_timeout_s(self.timeout_s)
+        if not self.target:
+            raise ValueError("target: expected host:port, got an empty string")
+        if self.max_retries < 0:
+            raise ValueError(f"max_retries: expected 0 or more, got {self.max_retries}")
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels: expected 1 or more, got {self.num_channels}")
+        if self.api_key is not None and not _is_header_value(self.api_key):
+            raise ValueError("api_key: expected visible ASCII characters only")
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        target: str | None,
+        api_key: str | None,
+        environ: Mapping[str, str] | None = None,
+        **others: object,
+    ) -> ClientSettings:
+        """Settings with `ORRERY_TARGET` and `ORRERY_API_KEY` where an argument is None.
+
+        An empty variable counts as unset.
+        """
+        env = os.environ if environ is None else environ
+        return cls(
+            target=target if target is not None else env.get("ORRERY_TARGET") or DEFAULT_TARGET,
+            api_key=api_key if api_key is not None else env.get("ORRERY_API_KEY") or None,
+            **others,  # type: ignore[arg-type]
+        )
+
+
+def data_dir() -> Path:
+    """The platform's data folder: `ORRERY_DATA_DIR`, by default `.orrery` in the working folder."""
+    return Path(os.environ.get("ORRERY_DATA_DIR") or _DEFAULT_DATA_DIR)
+
+
+def valid_timeout_s(timeout_s: float) -> float:
+    """`timeout_s` itself, if it is a time a call can have.
+
+    Raises:
+        InvalidRequestError: It is zero, negative or not a number.
+    """
+    if math.isnan(timeout_s) or timeout_s <= 0:
+        raise InvalidRequestError(
+            f"timeout_s: expected a positive number of seconds, got {timeout_s}", field="timeout_s"
+        )
+    return timeout_s
+
+
+def _is_header_value(text: str) -> bool:
+    return bool(text) and all("!" <= character <= "~" for character in text)
