@@ -15,8 +15,9 @@ from orrery import Client
 from rich.console import Console
 from rich.panel import Panel
 
-from deploy.local import data_dir_from_environment
+from deploy.local import data_dir_of
 from deploy.state import PlatformState
+from services.runtime.config import Settings
 
 MODELS = ("orrery-llama", "orrery-gpt")
 STORY = "The harbour town of Velmora"
@@ -34,7 +35,7 @@ QUESTIONS = ("Who is the captain of the ferry Marrow?", "How tall is Pellwick Br
 
 def main() -> int:
     console = Console()
-    state = PlatformState.load(data_dir_from_environment())
+    state = PlatformState.load(data_dir_of(Settings.from_env()))
     if state is None:
         console.print("[bold red]error:[/] no platform is running; start it with `make up`")
         return 1

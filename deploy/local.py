@@ -31,6 +31,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
 from deploy.state import PlatformState
+from services.runtime.config import Settings, SettingsError
 
 READY_LIMIT_S = 180.0
 OBJECT_STORE_BYTES = 80 << 20
@@ -301,42 +302,37 @@ def _run_dir(platform_id: str) -> Path:
     return Path(tempfile.gettempdir()) / f"orrery-{platform_id[:8]}"
 
 
-def data_dir_from_environment() -> Path:
-    """`ORRERY_DATA_DIR`, or `.orrery` in the repository."""
-    return Path(os.environ.get("ORRERY_DATA_DIR", REPOSITORY / ".orrery"))
+def data_dir_of(settings: Settings) -> Path:
+    """The data folder: as set, below the repository when relative."""
+    return REPOSITORY / settings.data_dir
 
 
-def _parse_options(arguments: list[str]) -> tuple[str, Options]:
-    environment = os.environ
+def _parse_options(arguments: list[str], settings: Settings) -> tuple[str, Options]:
     parser = argparse.ArgumentParser(
-        prog="python -m deploy.local", description=__doc__.split("\n")[0]
+        prog="python -m deploy.local", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("command", choices=["up", "down"])
     parser.add_argument("--config", type=Path, default=REPOSITORY / "deploy/serve/orrery.yaml")
-    parser.add_argument(
-        "--data-dir", type=Path, default=data_dir_from_environment(), help="default .orrery"
-    )
-    for name, default in (("http", 8000), ("grpc", 9000), ("metrics", 8090)):
+    parser.add_argument("--data-dir", type=Path, default=data_dir_of(settings))
+    for name in ("http", "grpc", "metrics"):
+        default = getattr(settings, f"{name}_port")
         parser.add_argument(
-            f"--{name}-port",
-            type=int,
-            default=int(environment.get(f"ORRERY_{name.upper()}_PORT", default)),
-            help=f"default {default}; 0 = any free port",
+            f"--{name}-port", type=int, default=default, help=f"default {default}; 0 = any free one"
         )
     parsed = vars(parser.parse_args(arguments))
     return parsed.pop("command"), Options(**parsed)
 
 
 def main() -> int:
-    command, options = _parse_options(sys.argv[1:])
     console = Console()
     started = time.monotonic()
     try:
+        command, options = _parse_options(sys.argv[1:], Settings.from_env())
         if command == "down":
             down(options, console)
             return 0
         state = up(options, console)
-    except StartError as error:
+    except (StartError, SettingsError) as error:
         console.print(f"[bold red]error:[/] {error}", highlight=False)
         return 1
     console.print(f"Ready in {time.monotonic() - started:.0f} s.")
