@@ -11,12 +11,12 @@ import time
 from collections.abc import Iterator
 
 from openai import OpenAI
-from orrery import Client
 from rich.console import Console
 from rich.panel import Panel
 
 from deploy.local import data_dir_of
 from deploy.state import PlatformState
+from orrery import Client
 from services.runtime.config import Settings
 
 MODELS = ("orrery-llama", "orrery-gpt")

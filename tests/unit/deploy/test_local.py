@@ -1,0 +1,97 @@
+"""The launcher: what it refuses before anything starts, and how it finds what it started."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from deploy import local, processes
+from deploy.state import PlatformState
+
+
+def options(tmp_path: Path, **changes: object) -> local.Options:
+    values: dict[str, object] = {
+        "config": local.REPOSITORY / "deploy/serve/orrery.yaml",
+        "data_dir": tmp_path,
+        "http_port": 0,
+        "grpc_port": 0,
+        "metrics_port": 0,
+        **changes,
+    }
+    return local.Options(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_up_is_refused_with_the_port_named_when_it_is_taken(tmp_path: Path, name: str) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(local.StartError, match=f"{name} port {port} is taken"):
+            local.up(options(tmp_path, **{f"{name}_port": port}), Console(quiet=True))
+    assert PlatformState.load(tmp_path) is None
+
+
+def test_up_is_refused_when_the_configuration_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(local.StartError, match=r"missing\.yaml"):
+        local.up(options(tmp_path, config=tmp_path / "missing.yaml"), Console(quiet=True))
+
+
+def test_down_without_a_platform_says_so(tmp_path: Path) -> None:
+    console = Console(record=True, file=io.StringIO())
+    local.down(options(tmp_path), console)
+    assert "No platform is running" in console.export_text()
+
+
+def test_processes_are_found_by_their_marker_and_ended_with_their_children() -> None:
+    sleep = "import time; time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', '{sleep}'])"
+    environment = {**os.environ, processes.MARKER: "test-platform"}
+    parent = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    stranger = subprocess.Popen([sys.executable, "-c", sleep])
+    try:
+        while len(processes.find_processes("test-platform")) < 2:
+            assert parent.poll() is None
+        assert processes.end_processes("test-platform") == 2
+        assert processes.find_processes("test-platform") == []
+        assert stranger.poll() is None
+    finally:
+        for process in (parent, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_state_survives_a_round_trip(tmp_path: Path) -> None:
+    state = PlatformState(
+        platform_id="abc",
+        http="127.0.0.1:1",
+        grpc="127.0.0.1:2",
+        metrics="127.0.0.1:3",
+        ray_address="127.0.0.1:4",
+        applications=("llama",),
+        session_pids_root=(1, 2),
+    )
+    state.save(tmp_path)
+    assert PlatformState.load(tmp_path) == state
+    PlatformState.remove(tmp_path)
+    assert PlatformState.load(tmp_path) is None
+
+
+def test_every_service_of_the_contract_is_registered_with_serve() -> None:
+    """Serve registers servicers only at start: one that is missing would be UNIMPLEMENTED."""
+    config = yaml.safe_load((local.REPOSITORY / "deploy/serve/orrery.yaml").read_text())
+    registered = config["grpc_options"]["grpc_servicer_functions"]
+    for proto in (local.REPOSITORY / "proto/orrery/v1").glob("*.proto"):
+        for line in proto.read_text().splitlines():
+            if line.startswith("service "):
+                service = line.split()[1]
+                module = f"orrery.v1.{proto.stem}_pb2_grpc"
+                assert f"{module}.add_{service}Servicer_to_server" in registered
