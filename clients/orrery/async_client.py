@@ -280,9 +280,10 @@ class AsyncTextStream:
         return None if message is EOF else message
 
     def _began(self, call: Any) -> None:
-        self._call = call
-        if self._closed:
+        if self._closed:  # between two attempts: do not begin another
             call.cancel()
+            raise self._cancelled()
+        self._call = call
 
     def _cancelled(self) -> CancelledError:
         return CancelledError("the stream was closed before its end", request_id=self.request_id)
