@@ -49,7 +49,9 @@ class LayerCache:
         block_ids = block_table[:num_blocks]
 
         def dense(paged: Tensor) -> Tensor:
-            blocks = paged.index_select(0, block_ids)  # [blocks, num_kv_heads, block_size, head_dim]
+            blocks = paged.index_select(
+                0, block_ids
+            )  # [blocks, num_kv_heads, block_size, head_dim]
             return blocks.transpose(1, 2).flatten(0, 1)[:seq_len]
 
         return dense(self.k), dense(self.v)
@@ -94,13 +96,16 @@ class KVCache:
 
 
 def max_model_len(config: ModelConfig, engine: EngineConfig) -> int:
-    """The longest sequence the engine accepts: the engine's limit, at most the model's own."""
+    """The longest sequence the engine accepts: the engine's limit, or else the model's own.
+
+    Raises `ConfigError` naming `max_model_len` when it is beyond what the model can tell apart.
+    """
     if engine.max_model_len is None:
-        return config.max_position_embeddings
-    if engine.max_model_len > config.max_position_embeddings:
+        return config.context_length
+    if engine.max_model_len > config.context_length:
         raise ConfigError(
             "max_model_len",
-            f"expected at most the model's {config.max_position_embeddings} positions, "
+            f"expected at most the model's {config.context_length} positions, "
             f"got {engine.max_model_len}",
         )
     return engine.max_model_len

@@ -14,15 +14,16 @@ __all__ = ["SampledToken", "StepResult"]
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
-    """A chosen token. `logprob` is its natural log under the model's own distribution.
+    """A chosen token.
 
-    `position` has the same and the alternatives in the API's form, where the request asks for
-    logprobs; None otherwise.
+    `valid` is False where the model gave no distribution (NaN): then the token means nothing and
+    the request should end as ERROR.
     """
 
     token_id: int
-    logprob: float
-    position: PositionLogprobs | None = None
+    logprob: PositionLogprobs | None = None  # where `logprobs` was asked for
+    cumulative: float | None = None  # the token's log-probability, where something needs it
+    valid: bool = True
 
 
 @dataclass(slots=True)

@@ -81,7 +81,9 @@ def make_tensors(case: AttentionCase, dtype: torch.dtype) -> Tensors:
 def empty_cache(case: AttentionCase, dtype: torch.dtype, num_blocks: int) -> LayerCache:
     """Full of NaN: a backend that lets an unwritten row reach its result is found out."""
     shape = (num_blocks, case.num_kv_heads, case.block_size, case.head_dim)
-    return LayerCache(torch.full(shape, torch.nan).to(dtype), torch.full(shape, torch.nan).to(dtype))
+    return LayerCache(
+        torch.full(shape, torch.nan).to(dtype), torch.full(shape, torch.nan).to(dtype)
+    )
 
 
 def run_in_chunks(case: AttentionCase, data: Tensors, attend: AttentionBackend) -> list[Tensor]:
