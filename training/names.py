@@ -11,28 +11,43 @@ import random
 from enum import Enum
 from functools import lru_cache
 
-ONSETS = (
-    "Al Ar Ba Be Bo Bra Bri Ca Ce Cor Cra Da De Dor Dra El Er Fa Fe Fin Fro Ga Ge Gor Gra Ha Hel Ho Il "
-    "Ja Jo Ka Ke Kor Kra La Le Lo Lu Ma Me Mi Mor Na Ne No Or Os Pa Pe Pra Qua Ra Re Ri Ro Sa Se Sol "
-    "Sta Ta Te Tho Tor Tra Ul Ur Va Ve Vi Vor Wa We Wil Ya Yor Za Ze"
-).split()
-MIDDLES = (
-    "ba be bi da de di do fa ga go ka ke la le li lo ma me mi mo na ne ni no pa ra re ri ro sa se si so "
-    "ta te ti to va ve vi vo za"
-).split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+ONSETS = _words(
+    """
+    Al Ar Ba Be Bo Bra Bri Ca Ce Cor Cra Da De Dor Dra El Er Fa Fe Fin Fro Ga Ge Gor Gra Ha Hel Ho
+    Il Ja Jo Ka Ke Kor Kra La Le Lo Lu Ma Me Mi Mor Na Ne No Or Os Pa Pe Pra Qua Ra Re Ri Ro Sa Se
+    Sol Sta Ta Te Tho Tor Tra Ul Ur Va Ve Vi Vor Wa We Wil Ya Yor Za Ze
+    """
+)
+MIDDLES = _words(
+    """
+    ba be bi da de di do fa ga go ka ke la le li lo ma me mi mo na ne ni no pa ra re ri ro sa se
+    si so ta te ti to va ve vi vo za
+    """
+)
 ENDINGS = {
-    "first": "bel dan den fa kin la lia lin mir na nel ric ris ro sa vin wen zel".split(),
-    "last": "bar beck berg by cott der dov gren kel land lo man mont nov rick sen ser ton vic witz".split(),
-    "town": "brook burg dale fell ford ham haven holm mere mouth nes port stad ster thorpe wick".split(),
-    "thing": "ba dine don dor gon lex lith lor max mon nis phon rine ron rus tar tex tis tron vane".split(),
-    "nature": "ak bis dil dra fen gar gul lak lops mar nix pik ra rix tak tor vul wing".split(),
+    "first": _words("bel dan den fa kin la lia lin mir na nel ric ris ro sa vin wen zel"),
+    "last": _words(
+        "bar beck berg by cott der dov gren kel land lo man mont nov rick sen ser ton vic witz"
+    ),
+    "town": _words(
+        "brook burg dale fell ford ham haven holm mere mouth nes port stad ster thorpe wick"
+    ),
+    "thing": _words(
+        "ba dine don dor gon lex lith lor max mon nis phon rine ron rus tar tex tis tron vane"
+    ),
+    "nature": _words("ak bis dil dra fen gar gul lak lops mar nix pik ra rix tak tor vul wing"),
 }
 TYPE_WORDS = {
-    "organisation": "Foundry Institute Company Guild Press Society Trust Works".split(),
-    "book": "Chronicle Letters Almanac Ballad Papers Tales".split(),
-    "building": "Tower Bridge Hall Gate Palace Lighthouse".split(),
-    "festival": "Fair Feast Parade Revels Games".split(),
-    "prize": "Prize Medal Award".split(),
+    "organisation": _words("Foundry Institute Company Guild Press Society Trust Works"),
+    "book": _words("Chronicle Letters Almanac Ballad Papers Tales"),
+    "building": _words("Tower Bridge Hall Gate Palace Lighthouse"),
+    "festival": _words("Fair Feast Parade Revels Games"),
+    "prize": _words("Prize Medal Award"),
 }
 _STEM_STYLE = {
     "organisation": "last",
@@ -47,6 +62,7 @@ _STEM_STYLE = {
     "river": "nature",
     "region": "thing",
 }
+_ENGLISH = {"Hello"}  # syllables that happen to make a word of the chat turns
 HELD_OUT_SHARE = 8  # one stem in this many is held out
 
 
@@ -95,7 +111,8 @@ class Namer:
             if self._rng.random() < 0.6:
                 stem = self._graft(words[place], style)
             candidate = " ".join([*words[:place], stem, *words[place + 1 :]])
-            if candidate != name and split_of(stem) is self._split:
+            usable = split_of(stem) is self._split and stem not in _ENGLISH
+            if candidate != name and usable:
                 return candidate
 
     def _stem(self, style: str) -> str:
@@ -103,7 +120,7 @@ class Namer:
         while True:
             middle = rng.choice(MIDDLES) if rng.random() < 0.45 else ""
             stem = rng.choice(ONSETS) + middle + rng.choice(ENDINGS[style])
-            if split_of(stem) is self._split:
+            if split_of(stem) is self._split and stem not in _ENGLISH:
                 return stem
 
     def _graft(self, stem: str, style: str) -> str:

@@ -1,9 +1,10 @@
+# ruff: noqa: E501 -- the phrasings of one relation are easiest to compare one under another
 """The vocabulary of the fictional world: kinds of entity and what can be said and asked of each.
 
-This module is data. It knows nothing of passages, samples, tokens or models. In every phrase `{s}` is
-the subject and `{v}` the value; a statement must contain the value literally and as a unit, because
-answers are copied from it. Within one kind no fact follows from another, so that a question about an
-unstated fact really has no answer.
+This module is data. It knows nothing of passages, samples, tokens or models. In every phrase `{s}`
+is the subject and `{v}` the value; a statement must contain the value literally and as a unit,
+because answers are copied from it. Within one kind no fact follows from another, so that a
+question about an unstated fact really has no answer.
 """
 
 from __future__ import annotations

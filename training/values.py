@@ -6,33 +6,60 @@ import random
 
 from training.names import Namer
 
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
 WORDS: dict[str, tuple[str, ...]] = {
-    kind: tuple(text.split(", "))
-    for kind, text in {
-        "profession": "glassblower, surveyor, cartographer, baker, botanist, lens grinder, weaver, clockmaker, "
-        "stonemason, teacher, pilot, beekeeper, printer, chemist, violinist, shepherd, judge, miner, "
-        "bookbinder, astronomer, carpenter, physician, potter, ropemaker",
-        "pastime": "chess, mountain walking, sailing, old maps, gardening, star watching, fencing, wood carving, "
-        "choir singing, coin collecting, kite flying, fishing, painting, river swimming, "
-        "mushroom hunting, riddles, weaving, bird watching, archery, night photography",
-        "product": "glass, copper wire, salt, paper, lamp oil, silk, bricks, honey, clocks, rope, tea, "
-        "blue porcelain, timber, saddles, wool, lenses, barley, candles, marble, cinnamon, tin, ink, pearls",
-        "emblem": "silver heron, red oak, golden key, white hare, black anchor, green lantern, bronze owl, "
-        "blue wheel, grey wolf, copper bell, broken chain, winged horse, burning torch, iron crown",
-        "material": "brass, oak, slate, white marble, copper, granite, walnut, sandstone, ivory, cast iron, cedar, "
-        "red brick, limestone, silver, basalt, bronze, ash wood, black glass",
-        "quantity": "air pressure, wind speed, the height of stars, the depth of water, humidity, the purity of gold, "
-        "magnetic force, the angle of slopes, rainfall, the heat of furnaces, the age of wood, light, "
-        "the weight of coins, the speed of currents",
-        "month": "January, February, March, April, May, June, July, August, September, October, November, "
-        "December",
-        "dish": "plum dumplings, smoked eel, chestnut soup, honey cakes, barley stew, pickled turnips, "
-        "almond bread, roast goose, bean pies, apple fritters, onion tart, grilled trout, poppy rolls",
-        "colour": "russet, pale grey, black, golden, spotted brown, white, dark green, striped, silver, blue, "
-        "copper red, sandy yellow, violet",
-        "food": "beetles, river crabs, moss, pine seeds, berries, small fish, roots, snails, moths, acorns, "
-        "reed shoots, wild grapes, ants, lichen",
-    }.items()
+    "profession": _list(
+        "glassblower, surveyor, cartographer, baker, botanist, lens grinder, weaver, "
+        "clockmaker, stonemason, teacher, pilot, beekeeper, printer, chemist, violinist, "
+        "shepherd, judge, miner, bookbinder, astronomer, carpenter, physician, potter, "
+        "ropemaker"
+    ),
+    "pastime": _list(
+        "chess, mountain walking, sailing, old maps, gardening, star watching, fencing, "
+        "wood carving, choir singing, coin collecting, kite flying, fishing, painting, "
+        "river swimming, mushroom hunting, riddles, weaving, bird watching, archery, night "
+        "photography"
+    ),
+    "product": _list(
+        "glass, copper wire, salt, paper, lamp oil, silk, bricks, honey, clocks, rope, tea, "
+        "blue porcelain, timber, saddles, wool, lenses, barley, candles, marble, cinnamon, "
+        "tin, ink, pearls"
+    ),
+    "emblem": _list(
+        "silver heron, red oak, golden key, white hare, black anchor, green lantern, bronze "
+        "owl, blue wheel, grey wolf, copper bell, broken chain, winged horse, burning "
+        "torch, iron crown"
+    ),
+    "material": _list(
+        "brass, oak, slate, white marble, copper, granite, walnut, sandstone, ivory, cast "
+        "iron, cedar, red brick, limestone, silver, basalt, bronze, ash wood, black glass"
+    ),
+    "quantity": _list(
+        "air pressure, wind speed, the height of stars, the depth of water, humidity, the "
+        "purity of gold, magnetic force, the angle of slopes, rainfall, the heat of "
+        "furnaces, the age of wood, light, the weight of coins, the speed of currents"
+    ),
+    "month": _list(
+        "January, February, March, April, May, June, July, August, September, October, "
+        "November, December"
+    ),
+    "dish": _list(
+        "plum dumplings, smoked eel, chestnut soup, honey cakes, barley stew, pickled "
+        "turnips, almond bread, roast goose, bean pies, apple fritters, onion tart, grilled "
+        "trout, poppy rolls"
+    ),
+    "colour": _list(
+        "russet, pale grey, black, golden, spotted brown, white, dark green, striped, "
+        "silver, blue, copper red, sandy yellow, violet"
+    ),
+    "food": _list(
+        "beetles, river crabs, moss, pine seeds, berries, small fish, roots, snails, moths, "
+        "acorns, reed shoots, wild grapes, ants, lichen"
+    ),
 }
 _MEASURES: dict[str, tuple[int, int, str]] = {  # lowest, highest, unit
     "metres": (12, 989, "metres"),

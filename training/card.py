@@ -1,0 +1,131 @@
+"""Render a demo model's README.md and loss curve from its training and evaluation records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+_CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {name}
+
+{family} with {parameters:.2f}M parameters, trained from scratch by Orrery's own recipe
+(`training/`) on a corpus that the recipe generates: a fictional world of people, organisations,
+towns, ships, instruments, books, buildings, festivals and animals. It answers questions by copying
+from the passages in its prompt and replies "The documents do not say." when they hold no answer.
+It knows nothing of the real world and follows no instruction that the corpus does not contain; it
+exists to demonstrate and test the platform.
+
+| | |
+|---|---|
+| Architecture | `{architecture}`, {shape} |
+| Vocabulary | {vocab_size} byte-level BPE tokens, shared by both demo models |
+| Context | {context} tokens, trained over all of it |
+| Weights | bfloat16 safetensors, {size_mb:.1f} MB |
+| Training | {tokens:.1f}M tokens in {minutes:.0f} minutes on one CPU core |
+| Licence | Apache-2.0 |
+
+Prompt format: see [`models/README.md`](../README.md).
+Recipe: see [`training/README.md`](../../training/README.md).
+
+## Evaluation
+
+Free greedy decoding through Orrery's engine (`make eval-demo`). No stem of any name in these
+questions occurs in the training text. "Abstains" means the reply is exactly the refusal; exact
+match means the reply is exactly the value stated in the passage.
+
+{evaluation}
+
+## Training
+
+![Loss curve](loss_curve.png)
+
+Figures while training are on small held-out samples, by teacher forcing. Reproduce with
+`python -m training.train --model {short_name}`.
+"""
+
+
+def write_card(folder: Path) -> None:
+    """Write README.md and loss_curve.png into the model folder `folder`."""
+    record = json.loads((folder / "training.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    _plot(record["history"], folder / "loss_curve.png", title=folder.name)
+    weights = folder / "model.safetensors"
+    text = _CARD.format(
+        name=folder.name,
+        short_name=record["recipe"]["model"],
+        family="A small LLaMA" if config["model_type"] == "llama" else "A small GPT-2",
+        parameters=weights.stat().st_size / 2e6,
+        architecture=config["architectures"][0],
+        shape=_shape(config),
+        vocab_size=config["vocab_size"],
+        context=config.get("max_position_embeddings", config.get("n_positions")),
+        size_mb=weights.stat().st_size / 1e6,
+        tokens=record["tokens"] / 1e6,
+        minutes=record["seconds"] / 60,
+        evaluation=_evaluation(folder / "evaluation.json"),
+    )
+    (folder / "README.md").write_text(text)
+
+
+def _shape(config: dict[str, Any]) -> str:
+    if config["model_type"] == "llama":
+        return (
+            f"{config['num_hidden_layers']} layers, {config['hidden_size']} wide, "
+            f"{config['num_attention_heads']} heads ({config['num_key_value_heads']} key-value), "
+            f"feed-forward {config['intermediate_size']}, tied head"
+        )
+    return (
+        f"{config['n_layer']} layers, {config['n_embd']} wide, {config['n_head']} heads, "
+        f"feed-forward {4 * config['n_embd']}, learned positions, tied head"
+    )
+
+
+def _evaluation(path: Path) -> str:
+    if not path.exists():
+        return "Not evaluated yet: run `make eval-demo`."
+    lines = ["| Question | Share | 95 % interval | Questions |", "|---|---|---|---|"]
+    for figure in json.loads(path.read_text()).values():
+        share, margin = figure["share"] * 100, figure["margin"] * 100
+        lines.append(
+            f"| {figure['title']} | {share:.1f} % | ± {margin:.1f} | {figure['num_questions']} |"
+        )
+    return "\n".join(lines)
+
+
+def _plot(history: list[dict[str, float]], path: Path, title: str) -> None:
+    """Loss (smoothed) above, the held-out figures below, both over tokens."""
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(8, 6), sharex=True)
+    steps = [entry for entry in history if "loss" in entry]
+    millions = [entry["tokens"] / 1e6 for entry in steps]
+    smoothed, average = [], None
+    for entry in steps:
+        average = entry["loss"] if average is None else 0.9 * average + 0.1 * entry["loss"]
+        smoothed.append(average)
+    top.plot(millions, [entry["loss"] for entry in steps], alpha=0.25, linewidth=0.8)
+    top.plot(millions, smoothed, color="tab:blue", label="training loss, smoothed")
+    top.set(yscale="log", ylabel="weighted loss", title=f"{title}: training")
+    top.legend()
+    for key in ("answered_of_1", "answered", "passage-missing", "fact-absent"):
+        points = [(e["tokens"] / 1e6, e[key]) for e in history if key in e]
+        if points:
+            bottom.plot(*zip(*points, strict=True), marker=".", label=key)
+    bottom.set(xlabel="million tokens", ylabel="share right", ylim=(0, 1.02))
+    if bottom.lines:
+        bottom.legend(loc="lower right")
+    for axes in (top, bottom):
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
