@@ -33,7 +33,7 @@ class LayerCache:
         return self.k.shape[2]
 
     def write(self, k: Tensor, v: Tensor, slot_mapping: Tensor) -> None:
-        """Stores k, v [num_tokens, num_kv_heads, head_dim] at `slot_mapping` (int64 [num_tokens])."""
+        """Stores k, v [num_tokens, num_kv_heads, head_dim] at `slot_mapping`, int64 [num_tokens]."""
         block_ids = slot_mapping // self.block_size
         rows = slot_mapping % self.block_size
         # Indices around a slice: the indexed axes come first, [num_tokens, num_kv_heads, head_dim].
@@ -88,7 +88,7 @@ class KVCache:
         self.layers = [LayerCache(layer[0], layer[1]) for layer in self._data]
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copies block src to block dst in every layer, for each (src, dst); all reads come first."""
+        """Copies block src to dst in every layer, for each (src, dst); all reads come first."""
         if not pairs:
             return
         src, dst = torch.tensor(pairs, device=self._data.device).unbind(dim=1)

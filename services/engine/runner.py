@@ -134,7 +134,7 @@ class ModelRunner:
         return found
 
     def _prompt_chunk(self, seq: Sequence, hidden: Tensor) -> list[PositionLogprobs]:
-        """Row i of `hidden` [num_tokens, hidden_size] predicts token first + i + 1 of the prompt."""
+        """Row i of `hidden` [num_tokens, hidden_size] predicts prompt token first + i + 1."""
         first = seq.num_computed_tokens
         targets = seq.token_ids[first + 1 : first + 1 + len(hidden)]
         positions = [PositionLogprobs(chosen=None)] if first == 0 else []

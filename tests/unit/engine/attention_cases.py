@@ -101,12 +101,11 @@ def run_in_chunks(case: AttentionCase, data: Tensors, attend: AttentionBackend) 
         active = np.flatnonzero(new)
         if not len(active):
             continue
+        spans = [slice(a, a + n) for a, n in zip(computed, new, strict=True)]
         meta = make_metadata(computed[active], new[active], tables[active], case.block_size)
 
-        def rows(
-            tensors: list[Tensor], active: np.ndarray = active, new: np.ndarray = new
-        ) -> Tensor:
-            return torch.cat([tensors[s][computed[s] : computed[s] + new[s]] for s in active])
+        def rows(tensors: list[Tensor], spans: list[slice] = spans) -> Tensor:
+            return torch.cat([tensor[span] for tensor, span in zip(tensors, spans, strict=True)])
 
         out = attend(
             rows(data.q), rows(data.k), rows(data.v), cache, meta,

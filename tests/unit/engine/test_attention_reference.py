@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+
+from services.engine.attention import get_backend, make_metadata
+from services.engine.errors import ConfigError
 from tests.unit.engine.attention_cases import (
     AttentionCase,
     attention_cases,
@@ -13,9 +16,6 @@ from tests.unit.engine.attention_cases import (
     make_tensors,
     run_in_chunks,
 )
-
-from services.engine.attention import get_backend, make_metadata
-from services.engine.errors import ConfigError
 
 
 @settings(max_examples=60, deadline=None)

@@ -115,7 +115,7 @@ class Stepper:
 
 
 def dense_logits(model: LoadedModel, token_ids: list[int]) -> Tensor:
-    """float32 [len(token_ids), vocab_size]: the whole sequence in one step, in a cache of its own."""
+    """float32 [len(token_ids), vocab_size]: the whole sequence in one step, in its own cache."""
     engine = EngineConfig(block_size=16, kv_cache_bytes=1 << 20)
     cache = KVCache(model.config, engine, model.dtype, model.device)
     tables = np.arange(-(-len(token_ids) // 16))[None]
