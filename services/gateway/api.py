@@ -1,0 +1,72 @@
+"""The gateway as one ASGI application. Knows nothing of Ray: any ASGI server can run it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from services.gateway.catalog import Catalog
+from services.gateway.config import GatewayConfig
+from services.gateway.deps import Gateway
+from services.gateway.errors import error_response, refused, validation_refusal
+from services.gateway.middleware import RequestGuard
+from services.gateway.routes import chat, completions, models, status, tokens
+from services.gateway.upstream import Upstream
+from services.runtime.auth import Authenticator
+from services.runtime.errors import OrreryError
+
+__all__ = ["create_api"]
+
+_DESCRIPTION = """
+Text generation with the models that this platform serves, compatible with OpenAI's API.
+Every error has the shape `{"error": {"message", "type", "param", "code"}}`. A parameter that is not
+supported is refused by name, never ignored. Headers: `authorization: Bearer <key>` where keys are
+configured; `x-request-id` names a request; `x-timeout-ms` is its deadline.
+"""
+
+
+def create_api(config: GatewayConfig, upstream: Upstream, authenticator: Authenticator) -> FastAPI:
+    """The application over an `upstream`, which it closes when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await upstream.close()
+
+    api = FastAPI(
+        title="Orrery",
+        version=version("orrery"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    api.state.gateway = Gateway(
+        config, upstream, Catalog(upstream, config.applications, config.catalog_ttl_s)
+    )
+    for router in (chat.router, completions.router, models.router, tokens.router, status.router):
+        api.include_router(router)
+    api.add_middleware(RequestGuard, authenticator=authenticator)
+    api.add_exception_handler(OrreryError, _answer_error)
+    api.add_exception_handler(RequestValidationError, _answer_validation_error)
+    api.add_exception_handler(HTTPException, _answer_http_error)
+    return api
+
+
+async def _answer_error(_: Request, error: Exception) -> Response:
+    return error_response(error)
+
+
+async def _answer_validation_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_refusal(error.errors()))
+
+
+async def _answer_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return error_response(refused(error))

@@ -1,0 +1,95 @@
+"""Reads a JSON body: its type, its size while it arrives, its encoding, its syntax.
+
+FastAPI's own reading would buffer any size, and answers in a shape that is not OpenAI's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from services.gateway.errors import RequestRefused
+
+__all__ = ["JsonRoute"]
+
+
+class JsonRequest(Request):
+    """A request whose body is JSON of at most `GatewayConfig.max_body_bytes` bytes."""
+
+    async def body(self) -> bytes:
+        """The whole body. Raises `RequestRefused` as soon as it is known to be too large."""
+        if not hasattr(self, "_body"):
+            self._check_content_type()
+            self._body = await self._read(self.app.state.gateway.config.max_body_bytes)
+        return self._body
+
+    async def json(self) -> Any:
+        """The body parsed; duplicate keys: the last one counts."""
+        body = await self.body()
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise RequestRefused(
+                HTTPStatus.BAD_REQUEST,
+                f"the body is not valid JSON in UTF-8: {error}",
+                code="invalid_json",
+            ) from None
+
+    def _check_content_type(self) -> None:
+        # A form's type is what curl sends unless told otherwise: say so instead of guessing.
+        message = Message()
+        message["content-type"] = self.headers.get("content-type", "")
+        kind = message.get_content_type()
+        charset = message.get_content_charset("utf-8")
+        if kind != "application/json" or charset not in ("utf-8", "utf8"):
+            raise RequestRefused(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                "expected the header 'content-type: application/json'",
+                param="content-type",
+                code="unsupported_media_type",
+            )
+
+    async def _read(self, limit: int) -> bytes:
+        declared = self.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit)
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+
+def _too_large(limit: int) -> RequestRefused:
+    return RequestRefused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"expected a body of at most {limit} bytes",
+        code="request_too_large",
+    )
+
+
+class JsonRoute(APIRoute):
+    """A route that reads its body by `JsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, given our request."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(JsonRequest(request.scope, request.receive))
+            except ClientDisconnect:
+                # Nobody is left to answer: the client went away while sending.
+                return Response(status_code=499)
+
+        return handle

@@ -1,0 +1,119 @@
+"""Which models are served, and by which application: asked of the applications, never assumed.
+
+Knows nothing of HTTP. What an application said is believed for `ttl_s`; while it does not answer,
+what it said last stands, so that calls meet its own error and not a false "no such model".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from orrery.v1 import generation_pb2 as pb
+from services.gateway.upstream import Caller, Upstream
+from services.runtime.errors import ModelNotFound, NotReady, OrreryError
+
+__all__ = ["Catalog", "ServedModel"]
+
+# One application that hangs must not use up the whole time of a request.
+_ASK_TIMEOUT_S = 5.0
+# While an application is silent, it is asked again this often and not at every request.
+_ASK_AGAIN_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model and the application that serves it."""
+
+    application: str
+    info: pb.GetModelResponse
+
+    @property
+    def name(self) -> str:
+        return self.info.model
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the weights, as `system_fingerprint`."""
+        return f"fp_{self.info.weight_hash[:12]}"
+
+
+class Catalog:
+    """Finds the application of a model by the model's name, an alias, or the application's name."""
+
+    def __init__(self, upstream: Upstream, applications: Sequence[str], ttl_s: float) -> None:
+        self._upstream = upstream
+        self._applications = tuple(applications)
+        self._ttl_s = ttl_s
+        self._models: dict[str, ServedModel] = {}  # by application
+        self._silent: set[str] = set()  # applications that did not answer when last asked
+        self._asked_at: float | None = None
+        self._asking = asyncio.Lock()
+
+    async def models(self, caller: Caller) -> list[ServedModel]:
+        """Every model that is known to be served, in the order of the applications."""
+        await self._refresh(caller)
+        return [self._models[name] for name in self._applications if name in self._models]
+
+    async def find(self, name: str, caller: Caller) -> ServedModel:
+        """The model of that name.
+
+        Raises `ModelNotFound`, or `NotReady` while an application that might serve it is silent.
+        """
+        models = await self.models(caller)
+        for model in models:
+            if name in (model.name, model.application):
+                return model
+        alias = await self._find_alias(name, caller)
+        if alias is not None:
+            return alias
+        if self._silent:
+            silent = ", ".join(sorted(self._silent))
+            raise NotReady(f"cannot tell whether {name[:128]!r} is served: no answer from {silent}")
+        known = ", ".join(repr(model.name) for model in models)
+        raise ModelNotFound(
+            f"the model {name[:128]!r} does not exist; expected one of {known}", field="model"
+        )
+
+    async def _find_alias(self, name: str, caller: Caller) -> ServedModel | None:
+        """Only an application knows its aliases."""
+        for application in self._applications:
+            info = await self._ask(application, name, caller)
+            if info is not None:
+                return ServedModel(application, info)
+        return None
+
+    async def _refresh(self, caller: Caller) -> None:
+        if not self._is_stale():
+            return
+        async with self._asking:
+            if self._is_stale():  # nobody asked while this one waited
+                await asyncio.gather(*(self._update(name, caller) for name in self._applications))
+                self._asked_at = time.monotonic()
+
+    def _is_stale(self) -> bool:
+        if self._asked_at is None:
+            return True
+        ttl_s = min(self._ttl_s, _ASK_AGAIN_S) if self._silent else self._ttl_s
+        return time.monotonic() - self._asked_at >= ttl_s
+
+    async def _update(self, application: str, caller: Caller) -> None:
+        info = await self._ask(application, "", caller)
+        if info is None:
+            self._silent.add(application)
+        else:
+            self._models[application] = ServedModel(application, info)
+            self._silent.discard(application)
+
+    async def _ask(
+        self, application: str, model: str, caller: Caller
+    ) -> pb.GetModelResponse | None:
+        asker = replace(caller, timeout_s=min(caller.timeout_s, _ASK_TIMEOUT_S))
+        try:
+            return await self._upstream.get_model(
+                application, pb.GetModelRequest(model=model), asker
+            )
+        except OrreryError:
+            return None  # silent, or not its model

@@ -1,0 +1,39 @@
+"""The gateway's own settings. Knows nothing of where they come from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+__all__ = ["GatewayConfig"]
+
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+
+
+class GatewayConfig(BaseModel):
+    """Where the services are and what one HTTP request may cost."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grpc_target: str = "127.0.0.1:9000"
+    # Generation applications to expose; the models they serve are asked of them.
+    applications: tuple[_Name, ...] = Field(default=("llama", "gpt"), min_length=1)
+    # Time of a request that names none, and the longest one that may be asked for.
+    default_timeout_s: float = Field(default=600.0, gt=0)
+    max_timeout_s: float = Field(default=3600.0, gt=0)
+    max_body_bytes: int = Field(default=8 << 20, ge=1024)
+    # How long what an application says about its model is believed.
+    catalog_ttl_s: float = Field(default=10.0, ge=0)
+    # How long `/ready` waits for one service.
+    ready_timeout_s: float = Field(default=2.0, gt=0)
+    # Repetitions of a call that met a replica going away, before its first token.
+    max_retries: int = Field(default=2, ge=0)
+    num_channels: int = Field(default=4, ge=1)
+
+    @field_validator("applications")
+    @classmethod
+    def _names_are_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("expected different names")
+        return value

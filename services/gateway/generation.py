@@ -1,0 +1,150 @@
+"""Carries out a generation: one job, its prompts, the answer whole or as it comes.
+
+Knows nothing of HTTP or of OpenAI's shapes. Leaving a generator or cancelling a task cancels every
+call that it made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from orrery.v1 import common_pb2
+from orrery.v1 import generation_pb2 as pb
+from services.gateway.catalog import ServedModel
+from services.gateway.upstream import Caller, Upstream
+from services.runtime.errors import ERROR_TABLE, Internal, InvalidRequest, OrreryError
+
+__all__ = ["Job", "as_client_wrote", "complete", "stream"]
+
+# Prompts of one streamed request that are with the service at the same time.
+_MAX_STREAMS = 32
+
+_BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of one model, and by whom.
+
+    `field_names` says what the client called a field that the service calls otherwise.
+    """
+
+    model: ServedModel
+    prompts: Sequence[common_pb2.Prompt]
+    sampling: pb.SamplingParams
+    caller: Caller
+    priority: int = 0
+    field_names: Mapping[str, str] = field(default_factory=dict)
+
+    def check_size(self) -> None:
+        """Raises `InvalidRequest` when there are more prompts than the model's service takes."""
+        limit = self.model.info.limits.max_batch_prompts
+        if len(self.prompts) > limit:
+            raise InvalidRequest(
+                f"prompt: expected at most {limit} prompts, got {len(self.prompts)}", field="prompt"
+            )
+
+
+async def complete(upstream: Upstream, job: Job) -> Sequence[pb.BatchResult]:
+    """All prompts to their end, in one call. Raises the first prompt's error, if one failed."""
+    request = pb.GenerateBatchRequest(
+        model=job.model.name, prompts=job.prompts, sampling=job.sampling, priority=job.priority
+    )
+    try:
+        response = await upstream.generate_batch(job.model.application, request, job.caller)
+        for result in response.results:
+            if result.HasField("error"):
+                raise _prompt_error(result.error)
+    except OrreryError as error:
+        raise as_client_wrote(error, job.field_names) from error.__cause__
+    return response.results
+
+
+async def stream(
+    upstream: Upstream, job: Job
+) -> AsyncGenerator[tuple[int, pb.GenerateResponse], None]:
+    """Messages as they come, each with the number of its prompt."""
+    messages = _one(upstream, job, 0) if len(job.prompts) == 1 else _merged(upstream, job)
+    try:
+        async with aclosing(messages):
+            async for message in messages:
+                yield message
+    except OrreryError as error:
+        raise as_client_wrote(error, job.field_names) from error.__cause__
+
+
+def as_client_wrote(error: OrreryError, field_names: Mapping[str, str]) -> OrreryError:
+    """The same error with its field named, in the message too, as the client named it."""
+    theirs = field_names.get(error.field or "")
+    if theirs is not None and error.field is not None:
+        prefix = f"{error.field}: "
+        if error.message.startswith(prefix):
+            error.message = f"{theirs}: {error.message.removeprefix(prefix)}"
+        error.field = theirs
+    return error
+
+
+async def _one(
+    upstream: Upstream, job: Job, index: int
+) -> AsyncGenerator[tuple[int, pb.GenerateResponse], None]:
+    request = pb.GenerateRequest(
+        model=job.model.name,
+        prompt=job.prompts[index],
+        sampling=job.sampling,
+        priority=job.priority,
+    )
+    caller = job.caller
+    if len(job.prompts) > 1:
+        caller = replace(caller, request_id=f"{caller.request_id}-{index}")
+    async with aclosing(upstream.generate(job.model.application, request, caller)) as responses:
+        async for response in responses:
+            yield index, response
+
+
+async def _merged(
+    upstream: Upstream, job: Job
+) -> AsyncGenerator[tuple[int, pb.GenerateResponse], None]:
+    """The messages of all prompts in the order of their arrival; the first error ends them all."""
+    # Bounded: a slow reader holds the services back instead of filling this process.
+    queue: asyncio.Queue[tuple[int, pb.GenerateResponse] | OrreryError | None] = asyncio.Queue(
+        maxsize=_MAX_STREAMS
+    )
+    slots = asyncio.Semaphore(_MAX_STREAMS)
+
+    async def pump(index: int) -> None:
+        ending: OrreryError | None = None
+        try:
+            async with slots, aclosing(_one(upstream, job, index)) as messages:
+                async for message in messages:
+                    await queue.put(message)
+        except OrreryError as error:
+            ending = error
+        except Exception as error:  # noqa: BLE001 - it must reach the reader, who waits for it
+            ending = Internal("an internal error occurred; the log has it under the request id")
+            ending.__cause__ = error
+        await queue.put(ending)
+
+    pumps = [asyncio.create_task(pump(index)) for index in range(len(job.prompts))]
+    try:
+        left = len(pumps)
+        while left:
+            item = await queue.get()
+            if isinstance(item, OrreryError):
+                raise item
+            if item is None:
+                left -= 1
+            else:
+                yield item
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
+def _prompt_error(error: pb.PromptError) -> OrreryError:
+    kind = _BY_REASON.get(error.reason, Internal)
+    return kind(error.message, field=error.field or None)

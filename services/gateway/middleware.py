@@ -1,0 +1,122 @@
+"""Around every request: its id, its key, one line in the access log, and a last line of defence.
+
+Plain ASGI, not a `BaseHTTPMiddleware`: that one stands between a response and its client's
+disconnect. Knows nothing of routes except which are open to everybody.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.gateway import headers
+from services.gateway.errors import error_response
+from services.runtime.auth import Authenticator
+from services.runtime.errors import Internal, OrreryError
+
+__all__ = ["RequestGuard", "note_user", "request_id_of"]
+
+# Probes have no keys, and the documentation holds no secrets.
+_OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/docs", "/redoc", "/openapi.json"})
+
+_log = logging.getLogger("orrery.gateway")
+
+
+def request_id_of(request: Request) -> str:
+    """The id under which this request is known everywhere."""
+    request_id: str = request.state.request_id
+    return request_id
+
+
+def note_user(request: Request, user: str | None) -> None:
+    """Puts a hash of the client's end user into the access log: enough to tell users apart."""
+    if user:
+        request.state.user_hash = hashlib.sha256(user.encode()).hexdigest()[:16]
+
+
+class RequestGuard:
+    """Lets a request in, or answers for it."""
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+        self._app = app
+        self._authenticator = authenticator
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one HTTP request; anything else passes."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send)
+        try:
+            self._admit(scope, exchange)
+            await self._app(scope, receive, exchange.send)
+        except OrreryError as error:
+            await exchange.fail(error)
+        except Exception as error:  # noqa: BLE001 - the last line: log it, tell nothing of it
+            _log.error("request_failed", extra=exchange.log_fields(), exc_info=error)
+            await exchange.fail(
+                Internal("an internal error occurred; the log has it under the request id")
+            )
+        finally:
+            _log.info("request", extra=exchange.log_fields())
+
+    def _admit(self, scope: Scope, exchange: _Exchange) -> None:
+        request_headers = Headers(scope=scope)
+        exchange.request_id = headers.request_id(request_headers) or exchange.request_id
+        scope["state"]["request_id"] = exchange.request_id
+        if scope["path"] not in _OPEN_PATHS:
+            self._authenticator.check(request_headers.get(headers.AUTHORIZATION))
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request and what became of it."""
+
+    scope: Scope
+    client_send: Send
+    request_id: str = ""
+    status: int | None = None  # None: the client left before an answer began
+    started_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.request_id = headers.new_request_id()
+        self.started_s = time.monotonic()
+        self.scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        """Passes a message on; the first one carries the request's id."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (headers.REQUEST_ID.encode(), self.request_id.encode()),
+            ]
+        await self.client_send(message)
+
+    async def fail(self, error: OrreryError) -> None:
+        """Answers with an error, unless an answer has begun: then it stays incomplete."""
+        if self.status is None:
+            await error_response(error)(self.scope, _no_message, self.send)
+
+    def log_fields(self) -> dict[str, Any]:
+        """What the access log says. Neither bodies nor keys nor query strings."""
+        fields = {
+            "request_id": self.request_id,
+            "method": self.scope["method"],
+            "path": self.scope["path"],
+            "status": self.status,
+            "duration_s": round(time.monotonic() - self.started_s, 6),
+        }
+        user_hash = self.scope["state"].get("user_hash")
+        return fields if user_hash is None else fields | {"user_hash": user_hash}
+
+
+async def _no_message() -> Message:
+    raise AssertionError("an error response reads nothing")

@@ -1,0 +1,22 @@
+"""`/v1/models`: which models are served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+__all__ = ["Model", "ModelList"]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When the model was ready, in seconds since the Unix epoch.")
+    owned_by: str = "orrery"
+    max_model_len: int = Field(description="Prompt plus completion, in tokens.")
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
