@@ -33,11 +33,16 @@ def translate(config: HfConfig, generation_config: HfConfig) -> ModelConfig:
     architecture = _architecture(config)
     _refuse(config, "quantization_config", "quantised checkpoints are not supported", None)
     _refuse(config, "auto_map", "checkpoints that bring their own code are not supported", None)
+    # A begin or end token outside the vocabulary can never occur: there is none, then.
+    vocab = range(_size(config, "vocab_size"))
+    eos = _get(generation_config, "eos_token_id", config.get("eos_token_id"))
+    eos_ids = eos if isinstance(eos, list) else [eos]
+    bos = config.get("bos_token_id")
     values = {
         **ARCHITECTURES[architecture](config),
-        "vocab_size": _require(config, "vocab_size"),
-        "bos_token_id": config.get("bos_token_id"),
-        "eos_token_ids": _token_ids(generation_config, config, "eos_token_id"),
+        "vocab_size": len(vocab),
+        "bos_token_id": bos if bos in vocab else None,
+        "eos_token_ids": tuple(i for i in eos_ids if i in vocab),
     }
     return validated(ModelConfig, values)
 
@@ -61,17 +66,17 @@ def _gpt2(config: HfConfig) -> dict[str, Any]:
     ):
         _refuse(config, key, "not supported", False)
     _refuse(config, "scale_attn_weights", "unscaled attention is not supported", True)
-    hidden_size = _require(config, "n_embd")
-    num_heads = _require(config, "n_head")
+    hidden_size = _size(config, "n_embd")
+    num_heads = _size(config, "n_head")
     return {
         "family": "gpt2",
         "hidden_size": hidden_size,
-        "num_layers": _require(config, "n_layer"),
+        "num_layers": _size(config, "n_layer"),
         "num_heads": num_heads,
         "num_kv_heads": num_heads,
         "head_dim": _divide(hidden_size, num_heads, "n_head"),
         "intermediate_size": _get(config, "n_inner", 4 * hidden_size),
-        "max_position_embeddings": _require(config, "n_positions"),
+        "max_position_embeddings": _size(config, "n_positions"),
         "norm_eps": _get(config, "layer_norm_epsilon", 1e-5),
         "activation": _activation(config, "activation_function", "gelu_new"),
         "qkv_bias": True,
@@ -83,19 +88,19 @@ def _gpt2(config: HfConfig) -> dict[str, Any]:
 
 def _llama_like(config: HfConfig, family: str, default_theta: float = 10_000.0) -> dict[str, Any]:
     """What LLaMA, Mistral, Qwen2, Qwen3 and Mixtral share."""
-    hidden_size = _require(config, "hidden_size")
-    num_heads = _require(config, "num_attention_heads")
+    hidden_size = _size(config, "hidden_size")
+    num_heads = _size(config, "num_attention_heads")
     head_dim = config.get("head_dim")
     theta, scaling = _rope(config, default_theta)
     return {
         "family": family,
         "hidden_size": hidden_size,
-        "num_layers": _require(config, "num_hidden_layers"),
+        "num_layers": _size(config, "num_hidden_layers"),
         "num_heads": num_heads,
         "num_kv_heads": _get(config, "num_key_value_heads", num_heads),
         "head_dim": head_dim or _divide(hidden_size, num_heads, "num_attention_heads"),
-        "intermediate_size": _require(config, "intermediate_size"),
-        "max_position_embeddings": _require(config, "max_position_embeddings"),
+        "intermediate_size": _size(config, "intermediate_size"),
+        "max_position_embeddings": _size(config, "max_position_embeddings"),
         "norm_eps": _get(config, "rms_norm_eps", 1e-6),
         "activation": _activation(config, "hidden_act", "silu"),
         "tie_word_embeddings": _get(config, "tie_word_embeddings", False),
@@ -154,10 +159,10 @@ ARCHITECTURES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
 def _qwen_windows(config: HfConfig) -> dict[str, Any]:
     """Qwen's window applies to the layers that `layer_types`, else `max_window_layers`, name."""
     window = _get(config, "sliding_window", 4096) if config.get("use_sliding_window") else None
-    num_layers = _require(config, "num_hidden_layers")
+    num_layers = _size(config, "num_hidden_layers")
     kinds = config.get("layer_types")
     if kinds is None:
-        first = _get(config, "max_window_layers", 28)
+        first = _size(config, "max_window_layers", 28, at_least=0)
         sliding = tuple(window is not None and layer >= first for layer in range(num_layers))
         return {"sliding_window": window, "sliding_layers": sliding}
     for kind in kinds:
@@ -194,19 +199,12 @@ def _rope(config: HfConfig, default_theta: float) -> tuple[float, RopeScaling | 
 
 def _complete_stretched(values: dict[str, Any], config: HfConfig) -> None:
     """Fills in the trained length and the factor the way transformers does."""
-    longest = _require(config, "max_position_embeddings")
+    longest = _size(config, "max_position_embeddings")
     original = config.get("original_max_position_embeddings")  # outranks the nested one
     original = original or values.get("original_max_position_embeddings") or longest
     values["original_max_position_embeddings"] = original
     if values.get("factor") is None:
         values["factor"] = longest / original
-
-
-def _token_ids(first: HfConfig, second: HfConfig, key: str) -> tuple[int, ...]:
-    value = first.get(key) if first.get(key) is not None else second.get(key)
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (value,)
 
 
 def _activation(config: HfConfig, key: str, default: str) -> str:
@@ -222,15 +220,17 @@ def _get(config: HfConfig, key: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def _require(config: HfConfig, key: str) -> Any:
-    value = config.get(key)
+def _size(config: HfConfig, key: str, default: int | None = None, at_least: int = 1) -> int:
+    value = _get(config, key, default)
     if value is None:
         raise ConfigError(key, "missing from config.json")
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(key, f"expected an integer >= {at_least}, got {value!r}")
     return value
 
 
 def _divide(total: int, parts: int, key: str) -> int:
-    if parts <= 0 or total % parts:
+    if total % parts:
         raise ConfigError(key, f"expected a divisor of the hidden size {total}, got {parts}")
     return total // parts
 

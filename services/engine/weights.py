@@ -76,9 +76,9 @@ def resolve_model(path_or_name: str | Path) -> Path:
     is found.
     """
     path = Path(path_or_name).expanduser()
-    if path.is_dir():
-        return path
     name = str(path_or_name)
+    if name and path.is_dir():
+        return path
     if isinstance(path_or_name, Path) or not _HUB_NAME.fullmatch(name) or _starts_in_folder(path):
         raise CheckpointError(f"{path_or_name}: no such folder")
     return _download(name)

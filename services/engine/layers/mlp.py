@@ -34,7 +34,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)  # [T, intermediate_size] each
-        hidden: Tensor = self.down(self._act(gate) * up)
+        hidden: Tensor = self.down(self._act(gate).mul_(up))
         return hidden
 
 

@@ -54,9 +54,8 @@ class Rope(nn.Module):
     def rotate(x: Tensor, rotation: Rotation) -> Tensor:
         """x [T, num_heads, head_dim] -> the same, rotated"""
         cos, sin = rotation
-        first, second = x.chunk(2, dim=-1)
-        swapped = torch.cat((second, first), dim=-1)
-        return x * cos + swapped * sin
+        swapped = x.roll(x.shape[-1] // 2, dims=-1)
+        return torch.addcmul(x * cos, swapped, sin)
 
 
 def _inverse_frequencies(config: ModelConfig, positions: Tensor) -> tuple[Tensor, float]:
