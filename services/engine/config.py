@@ -52,6 +52,21 @@ class EngineConfig(BaseModel):
     max_num_waiting: int = Field(default=512, ge=0)  # QueueFullError beyond it
     max_queue_s: float | None = Field(default=None, gt=0)  # None: only the request's deadline
 
+    def context_length(self, model: ModelConfig) -> int:
+        """Tokens that a sequence may have: `max_model_len`, or all that the model can tell apart.
+
+        Raises `ConfigError` naming `max_model_len` when it is more than that.
+        """
+        if self.max_model_len is None:
+            return model.context_length
+        if self.max_model_len > model.context_length:
+            raise ConfigError(
+                "max_model_len",
+                f"expected at most the model's {model.context_length} positions, "
+                f"got {self.max_model_len}",
+            )
+        return self.max_model_len
+
 
 class RopeScaling(BaseModel):
     """How rotary positions are stretched beyond the trained length; `layers/rope.py` computes it.

@@ -18,7 +18,7 @@ from torch import Tensor
 from services.engine.config import EngineConfig, ModelConfig
 from services.engine.errors import ConfigError
 
-__all__ = ["KVCache", "LayerCache", "bytes_per_block", "max_model_len", "num_blocks_for"]
+__all__ = ["KVCache", "LayerCache", "bytes_per_block", "num_blocks_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class LayerCache:
         return self.k.shape[2]
 
     def write(self, k: Tensor, v: Tensor, slot_mapping: Tensor) -> None:
-        """Stores k, v [num_tokens, num_kv_heads, head_dim] at `slot_mapping`, int64 [num_tokens]."""
+        """Stores k, v [num_tokens, num_kv_heads, head_dim] at `slot_mapping` (int64)."""
         block_ids = slot_mapping // self.block_size
         rows = slot_mapping % self.block_size
         # Indices around a slice: the indexed axes come first, [num_tokens, num_kv_heads, head_dim].
@@ -95,22 +95,6 @@ class KVCache:
         self._data[:, :, dst] = self._data[:, :, src]
 
 
-def max_model_len(config: ModelConfig, engine: EngineConfig) -> int:
-    """The longest sequence the engine accepts: the engine's limit, or else the model's own.
-
-    Raises `ConfigError` naming `max_model_len` when it is beyond what the model can tell apart.
-    """
-    if engine.max_model_len is None:
-        return config.context_length
-    if engine.max_model_len > config.context_length:
-        raise ConfigError(
-            "max_model_len",
-            f"expected at most the model's {config.context_length} positions, "
-            f"got {engine.max_model_len}",
-        )
-    return engine.max_model_len
-
-
 def bytes_per_block(config: ModelConfig, engine: EngineConfig, dtype: torch.dtype) -> int:
     """Bytes that one block takes over all layers, keys and values together."""
     per_token = config.num_layers * 2 * config.num_kv_heads * config.head_dim * dtype.itemsize
@@ -124,7 +108,7 @@ def num_blocks_for(config: ModelConfig, engine: EngineConfig, dtype: torch.dtype
     """
     block_bytes = bytes_per_block(config, engine, dtype)
     num_blocks = engine.kv_cache_bytes // block_bytes
-    context = max_model_len(config, engine)
+    context = engine.context_length(config)
     needed = -(-context // engine.block_size)
     if num_blocks < needed:
         raise ConfigError(

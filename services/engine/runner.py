@@ -16,7 +16,7 @@ from torch import Tensor
 from services.engine.attention import AttentionMetadata, get_backend, make_metadata
 from services.engine.batch_state import BatchState
 from services.engine.config import EngineConfig
-from services.engine.kv_cache import KVCache, max_model_len
+from services.engine.kv_cache import KVCache
 from services.engine.logprobs import position_logprobs
 from services.engine.request import PositionLogprobs, Sequence
 from services.engine.sampler import Sampler, SampleRow
@@ -40,7 +40,7 @@ class ModelRunner:
 
     def __init__(self, model: LoadedModel, engine_config: EngineConfig) -> None:
         torch.set_num_threads(engine_config.num_threads or _available_cores())
-        self.max_model_len = max_model_len(model.config, engine_config)
+        self.max_model_len = engine_config.context_length(model.config)
         self.cache = KVCache(model.config, engine_config, model.dtype, model.device)
         self._model = model
         self._attend = get_backend(engine_config.attention_backend, model.device.type)
