@@ -7,6 +7,6 @@
 from __future__ import annotations
 
 from services.engine.sampler.constraints import check_token_constraints
-from services.engine.sampler.sampler import SampledToken, Sampler, SampleResult, SampleRow
+from services.engine.sampler.sampler import Sampler, SampleResult, SampleRow
 
-__all__ = ["SampleResult", "SampleRow", "SampledToken", "Sampler", "check_token_constraints"]
+__all__ = ["SampleResult", "SampleRow", "Sampler", "check_token_constraints"]

@@ -27,8 +27,9 @@ from services.engine.sampler.constraints import Constraints
 from services.engine.sampler.penalties import Penalties
 from services.engine.sampler.randomness import stream_keys, uniforms
 from services.engine.sampler.truncation import Filters, draw, kept_weights
+from services.engine.step_result import SampledToken
 
-__all__ = ["SampleResult", "SampleRow", "SampledToken", "Sampler"]
+__all__ = ["SampleResult", "SampleRow", "Sampler"]
 
 _MIN_TEMPERATURE = (
     1e-5  # below it, logits differ by more than float32 can hold; the limit is greedy
@@ -44,17 +45,6 @@ class SampleRow:
 
     seq: Sequence
     sample_index: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SampledToken:
-    """A row's token. `valid` is False where the model gave no distribution (NaN): then the token
-    means nothing and the request should end as ERROR."""
-
-    token_id: int
-    logprob: PositionLogprobs | None = None  # where `logprobs` was asked for
-    cumulative: float | None = None  # the token's log-probability, where something needs it
-    valid: bool = True
 
 
 @dataclass(slots=True)
@@ -103,20 +93,20 @@ class Sampler:
         depend on the other rows, nor on earlier calls.
         """
         plan = self._plan_for(rows)
-        raw = logits[plan.scored_rows] if len(plan.scored_rows) else None  # [R, vocab], a copy
+        raw = logits.index_select(0, plan.scored_rows) if plan.scored else None  # a copy
         if plan.processed:
             logits = self._process(logits, plan)
         token_ids = _argmax(logits)
         valid = np.isfinite(logits.numpy(force=True)[np.arange(len(rows)), token_ids])
-        if plan.num_sampled:
+        result = SampleResult(token_ids, valid)
+        if plan.beams:
+            _collect_candidates(result, logits, plan)
+        if plan.num_sampled:  # spoils `logits`
             drawn, is_distribution = self._draw(logits, plan)
             token_ids[plan.sampled] = drawn
             valid[plan.sampled] &= is_distribution
-        result = SampleResult(token_ids, valid)
         if raw is not None:
             _score(result, raw, plan)
-        if plan.beams:
-            _collect_candidates(result, logits, plan)
         return result
 
     def _plan_for(self, rows: list[SampleRow]) -> _Plan:
@@ -143,8 +133,8 @@ class Sampler:
     def _draw(self, logits: Tensor, plan: _Plan) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Sample the rows that are not greedy: token ids [S], and which rows had a distribution."""
         if plan.num_sampled < len(plan.rows):
-            logits = logits[plan.sampled_rows]
-        scaled = (logits - logits.amax(-1, keepdim=True)) / plan.temperature  # [S, vocab]
+            logits = logits.index_select(0, plan.sampled_rows)
+        scaled = logits.sub_(logits.amax(-1, keepdim=True)).div_(plan.temperature)  # [S, vocab]
         positions = plan.num_output_tokens()[plan.sampled].astype(np.uint64)
         uniform = torch.from_numpy(uniforms(plan.keys, positions)).to(self._device)
         token_ids, is_distribution = draw(kept_weights(scaled, plan.filters), uniform)

@@ -77,7 +77,7 @@ def _cutoff(scaled: Tensor, filters: Filters) -> Tensor | None:
 
 
 def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
-    return values if len(rows) == len(values) else values[rows]
+    return values if len(rows) == len(values) else values.index_select(0, rows)
 
 
 def _nucleus_cutoff(scaled: Tensor, top_p: Tensor, top_k: Tensor | None) -> Tensor:
@@ -108,6 +108,13 @@ def _sort(values: Tensor) -> Tensor:
     return torch.sort(values, dim=-1).values
 
 
+def _argsort(values: Tensor) -> Tensor:
+    """The indices that sort each row ascending; of equal values in any order."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.argsort(values.numpy(), axis=-1))
+    return torch.argsort(values, dim=-1)
+
+
 def _kth_largest(values: Tensor, k: Tensor) -> Tensor:
     """The k[i]-th largest value of row i: float32 [R]."""
     if values.device.type == "cpu":
@@ -128,15 +135,15 @@ def _typical(weights: Tensor, typical_p: Tensor) -> Tensor:
     surprisal = -torch.log(p)  # inf where p = 0
     entropy: Tensor = torch.special.entr(p).sum(-1, keepdim=True)
     distance = (surprisal - entropy).abs()
-    ordered, order = torch.sort(distance, dim=-1)
+    order = _argsort(distance)
     mass = p.gather(1, order).cumsum(-1)
     last_kept = torch.searchsorted(mass, typical_p[:, None]).clamp_max(mass.shape[1] - 1)
-    threshold = ordered.gather(1, last_kept)
+    threshold = distance.gather(1, order.gather(1, last_kept))
     return weights * (distance <= threshold)
 
 
 def draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse CDF over the vocabulary's order, in float64.
+    """Inverse CDF over the vocabulary's order, its running sums in float64.
 
     `weights`: float32 [S, vocab], at least one positive per row. `uniform`: float64 [S] in [0, 1).
     Returns the token ids int64 [S] and whether each row was a distribution at all (bool [S]; a
@@ -148,8 +155,8 @@ def draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     vocab_size = weights.shape[1]
     num_whole = vocab_size // _BLOCK
     whole = weights[:, : num_whole * _BLOCK].reshape(-1, num_whole, _BLOCK)  # a view
-    tail = weights[:, num_whole * _BLOCK :].sum(-1, dtype=torch.float64, keepdim=True)
-    blocks = torch.cat([whole.sum(-1, dtype=torch.float64), tail], 1).cumsum(-1)
+    tail = weights[:, num_whole * _BLOCK :].sum(-1, keepdim=True)
+    blocks = torch.cat([whole.sum(-1), tail], 1).cumsum(-1, dtype=torch.float64)
     target = uniform[:, None] * blocks[:, -1:]  # [S, 1]
     block = torch.searchsorted(blocks, target, right=True).clamp_max(num_whole)
     before = blocks.gather(1, (block - 1).clamp_min(0)).masked_fill(block == 0, 0.0)
