@@ -15,7 +15,7 @@ from services.gateway.catalog import Catalog
 from services.gateway.config import GatewayConfig
 from services.gateway.deps import Gateway
 from services.gateway.errors import error_response, refused, validation_refusal
-from services.gateway.middleware import RequestGuard
+from services.gateway.middleware import Observe, RequestGuard
 from services.gateway.routes import chat, completions, models, status, tokens
 from services.gateway.upstream import Upstream
 from services.runtime.auth import Authenticator
@@ -31,7 +31,17 @@ configured; `x-request-id` names a request; `x-timeout-ms` is its deadline.
 """
 
 
-def create_api(config: GatewayConfig, upstream: Upstream, authenticator: Authenticator) -> FastAPI:
+def _unobserved(_route: str, _status: int, _duration_s: float) -> None:
+    return None
+
+
+def create_api(
+    config: GatewayConfig,
+    upstream: Upstream,
+    authenticator: Authenticator,
+    *,
+    observe: Observe = _unobserved,
+) -> FastAPI:
     """The application over an `upstream`, which it closes when it shuts down."""
 
     @asynccontextmanager
@@ -51,7 +61,7 @@ def create_api(config: GatewayConfig, upstream: Upstream, authenticator: Authent
     )
     for router in (chat.router, completions.router, models.router, tokens.router, status.router):
         api.include_router(router)
-    api.add_middleware(RequestGuard, authenticator=authenticator)
+    api.add_middleware(RequestGuard, authenticator=authenticator, observe=observe)
     api.add_exception_handler(OrreryError, _answer_error)
     api.add_exception_handler(RequestValidationError, _answer_validation_error)
     api.add_exception_handler(HTTPException, _answer_http_error)

@@ -63,6 +63,22 @@ _VALIDATION_CODES: Mapping[str, str] = MappingProxyType(
         "invalid_type": "invalid_type",
     }
 )
+_EXPECTED: Mapping[str, str] = MappingProxyType(
+    {
+        "string_type": "expected a string",
+        "int_type": "expected an integer",
+        "float_type": "expected a number",
+        "bool_type": "expected true or false",
+        "list_type": "expected a list",
+        "dict_type": "expected an object",
+        "model_type": "expected an object",
+        "model_attributes_type": "expected a JSON object",
+        "too_short": "expected at least {min_length} entries, got {actual_length}",
+        "string_too_long": "expected at most {max_length} characters",
+        "greater_than_equal": "expected at least {ge}",
+        "less_than_equal": "expected at most {le}",
+    }
+)
 
 
 class RequestRefused(HTTPException):
@@ -119,7 +135,7 @@ def refused(error: HTTPException) -> HTTPException:
     return clear
 
 
-def validation_refusal(errors: Sequence[ErrorDetails | Any]) -> RequestRefused:
+def validation_refusal(errors: Sequence[ErrorDetails]) -> RequestRefused:
     """The first of pydantic's errors, its field named as the client wrote it."""
     first = errors[0]
     kind, message = first["type"], first["msg"]
@@ -128,12 +144,22 @@ def validation_refusal(errors: Sequence[ErrorDetails | Any]) -> RequestRefused:
         message = f"unknown parameter: {param!r}"
     elif kind == "missing":
         message = f"missing required parameter: {param!r}" if param else "expected a JSON body"
-    elif param:
-        message = f"{param}: {message[:1].lower()}{message[1:]}"
+    else:
+        message = _expected(first)
+        message = f"{param}: {message}" if param else message
     code = _VALIDATION_CODES.get(kind)
     if code is None:
         code = "invalid_type" if kind.endswith("_type") else "invalid_value"
     return RequestRefused(HTTPStatus.BAD_REQUEST, message, param=param, code=code)
+
+
+def _expected(error: ErrorDetails) -> str:
+    """Pydantic's message in this project's words, which say what was expected."""
+    template = _EXPECTED.get(error["type"])
+    if template is not None:
+        return template.format(**error.get("ctx", {}))
+    message = error["msg"].replace("Input should be", "expected")
+    return message[:1].lower() + message[1:]
 
 
 def _openai_kind(error: OrreryError) -> tuple[str, str | None]:

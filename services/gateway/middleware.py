@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,15 @@ from services.gateway.errors import error_response
 from services.runtime.auth import Authenticator
 from services.runtime.errors import Internal, OrreryError
 
-__all__ = ["RequestGuard", "note_user", "request_id_of"]
+__all__ = ["Observe", "RequestGuard", "note_user", "request_id_of"]
 
 # Probes have no keys, and the documentation holds no secrets.
 _OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/docs", "/redoc", "/openapi.json"})
+
+_CLIENT_LEFT = 499
+
+# Told the route's template, the status and the seconds of every finished request.
+Observe = Callable[[str, int, float], None]
 
 _log = logging.getLogger("orrery.gateway")
 
@@ -44,9 +50,10 @@ def note_user(request: Request, user: str | None) -> None:
 class RequestGuard:
     """Lets a request in, or answers for it."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator) -> None:
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, observe: Observe) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one HTTP request; anything else passes."""
@@ -65,6 +72,7 @@ class RequestGuard:
                 Internal("an internal error occurred; the log has it under the request id")
             )
         finally:
+            self._observe(exchange.route, exchange.final_status, exchange.duration_s)
             _log.info("request", extra=exchange.log_fields())
 
     def _admit(self, scope: Scope, exchange: _Exchange) -> None:
@@ -105,14 +113,29 @@ class _Exchange:
         if self.status is None:
             await error_response(error)(self.scope, _no_message, self.send)
 
+    @property
+    def route(self) -> str:
+        """The route's template: a path itself would give metrics a label per client's whim."""
+        return getattr(self.scope.get("route"), "path", "unmatched")
+
+    @property
+    def final_status(self) -> int:
+        """What the request ended with; 499 when the client left before an answer began."""
+        return _CLIENT_LEFT if self.status is None else self.status
+
+    @property
+    def duration_s(self) -> float:
+        """Since the request arrived."""
+        return time.monotonic() - self.started_s
+
     def log_fields(self) -> dict[str, Any]:
         """What the access log says. Neither bodies nor keys nor query strings."""
         fields = {
             "request_id": self.request_id,
             "method": self.scope["method"],
             "path": self.scope["path"],
-            "status": self.status,
-            "duration_s": round(time.monotonic() - self.started_s, 6),
+            "status": self.final_status,
+            "duration_s": round(self.duration_s, 6),
         }
         user_hash = self.scope["state"].get("user_hash")
         return fields if user_hash is None else fields | {"user_hash": user_hash}

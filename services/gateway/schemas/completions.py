@@ -11,7 +11,9 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
 )
 
 from services.gateway.schemas.base import UInt32, Unsupported, refuse
@@ -85,6 +87,14 @@ class CompletionRequest(GenerationParameters):
     best_of: UInt32 | None = Field(
         None, description="Sample this many and return the n most likely; not streamed."
     )
+
+    @field_validator("best_of")
+    @classmethod
+    def _best_is_known_at_the_end(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("stream") and value != (info.data.get("n") or 1):
+            raise refuse("invalid_value", "cannot be combined with stream: true unless equal to n")
+        return value
+
     suffix: Annotated[Any, Unsupported("the models do not fill in the middle", ("",))] = None
 
 

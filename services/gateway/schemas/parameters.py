@@ -23,7 +23,11 @@ __all__ = ["GenerationParameters", "StreamOptions"]
 
 
 def _stop_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    if value is None or isinstance(value, list):
+        return value
+    if isinstance(value, str):
+        return [value]
+    raise refuse("invalid_type", "expected a string or a list of strings")
 
 
 def _token_id_keys(value: dict[str, float]) -> dict[str, float]:

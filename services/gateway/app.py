@@ -1,0 +1,56 @@
+"""The gateway as a Ray Serve application; the only file here that imports ray.
+
+`import_path: services.gateway.app:build`, `args:` the fields of `GatewayConfig`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from ray import serve
+
+from services.gateway.api import create_api
+from services.gateway.config import GatewayConfig
+from services.gateway.grpc_upstream import GrpcUpstream
+from services.gateway.metrics import HttpMetrics
+from services.runtime.config import Settings
+from services.runtime.logging import configure_logging
+from services.runtime.serve_metrics import ServeRegistry
+
+__all__ = ["build"]
+
+
+class Gateway:
+    """The deployment: one HTTP server in one replica."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._settings = Settings.from_env()
+        configure_logging(self._settings.log_level, self._settings.log_format)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Serve calls this in the replica, and runs the lifespan of what it gets."""
+        upstream = GrpcUpstream(
+            self._config.grpc_target,
+            num_channels=self._config.num_channels,
+            max_retries=self._config.max_retries,
+        )
+        metrics = HttpMetrics(ServeRegistry({"service": "gateway"}))
+        return create_api(
+            self._config, upstream, self._settings.authenticator(), observe=metrics.observe
+        )
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application for `args`, the fields of `GatewayConfig`. Raises `ValueError`."""
+    try:
+        config = GatewayConfig(**args)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ValueError(f"args of the gateway application: {problems}") from error
+    return serve.deployment(name="Gateway")(serve.ingress()(Gateway)).bind(config)
