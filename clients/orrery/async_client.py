@@ -9,7 +9,7 @@ from typing import Any, Self, Unpack, cast
 
 import grpc
 
-from orrery.async_connection import EOF, AsyncConnection
+from orrery.async_connection import EOF, AsyncConnection, task_is_cancelled
 from orrery.calls import CallOptions, Calls, StreamOpening
 from orrery.errors import CancelledError, OrreryError
 from orrery.parsing import StreamAccumulator, parse_event
@@ -230,9 +230,8 @@ class AsyncTextStream:
         try:
             message = await self._read()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._closed and task is not None and not task.cancelling():
-                raise self._cancelled() from None  # another task closed the stream
+            if self._closed and not task_is_cancelled():  # another task closed the stream
+                raise self._cancelled() from None
             raise
         except OrreryError:
             self._closed = True
@@ -272,10 +271,9 @@ class AsyncTextStream:
             opening, self._opening = self._opening, None
             return await self._connection.run(opening.steps, self._began)
         try:
-            message = await self._call.read()
+            with self._connection.calling():
+                message = await self._call.read()
         except grpc.RpcError as failure:
-            if self._connection.closed:
-                raise CancelledError("the client was closed during the call") from failure
             raise to_error(cast(FailedCall, failure), request_id=self.request_id) from failure
         return None if message is EOF else message
 
@@ -284,6 +282,13 @@ class AsyncTextStream:
             call.cancel()
             raise self._cancelled()
         self._call = call
+        self._loop = asyncio.get_running_loop()
+
+    def __del__(self) -> None:
+        # gRPC keeps an unfinished call alive by itself. The collector may run in any thread.
+        call = getattr(self, "_call", None)
+        if call is not None and not call.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call.cancel)
 
     def _cancelled(self) -> CancelledError:
         return CancelledError("the stream was closed before its end", request_id=self.request_id)

@@ -7,7 +7,8 @@ that runs then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -18,11 +19,20 @@ from orrery.errors import CancelledError
 from orrery.settings import ClientSettings
 from orrery.steps import Pause, Send, Steps
 
-__all__ = ["EOF", "AsyncConnection"]
+__all__ = ["EOF", "AsyncConnection", "task_is_cancelled"]
 
 EOF: object = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 T = TypeVar("T")
+
+
+def task_is_cancelled() -> bool:
+    """Whether the current task itself is being cancelled, not only the gRPC call it awaits.
+
+    gRPC raises `asyncio.CancelledError` for both.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _ignore(call: Any) -> None:
@@ -38,11 +48,6 @@ class AsyncConnection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
     async def run(self, steps: Steps[T], on_call: Callable[[Any], None] = _ignore) -> T:
         """Takes the steps and returns their value.
 
@@ -57,10 +62,9 @@ class AsyncConnection:
             effect = next(steps)
             while True:
                 try:
-                    value = await self._perform(effect, on_call)
+                    with self.calling():
+                        value = await self._perform(effect, on_call)
                 except grpc.RpcError as failure:
-                    if self._closed:
-                        raise CancelledError("the client was closed during the call") from failure
                     effect = steps.throw(failure)
                 else:
                     effect = steps.send(value)
@@ -69,6 +73,16 @@ class AsyncConnection:
             return result
         finally:
             steps.close()
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Around an RPC: one that `close` ended raises `orrery.errors.CancelledError`."""
+        try:
+            yield
+        except (grpc.RpcError, asyncio.CancelledError) as failure:
+            if self._closed and not task_is_cancelled():
+                raise CancelledError("the client was closed during the call") from failure
+            raise
 
     async def close(self) -> None:
         """Ends all calls and closes all channels. May be called twice."""

@@ -310,10 +310,9 @@ class TextStream:
             opening, self._opening = self._opening, None
             return self._connection.run(opening.steps, self._began)
         try:
-            return next(self._call, None)
+            with self._connection.calling():
+                return next(self._call, None)
         except grpc.RpcError as failure:
-            if self._connection.closed:
-                raise CancelledError("the client was closed during the call") from failure
             raise to_error(cast(FailedCall, failure), request_id=self.request_id) from failure
 
     def _began(self, call: Any) -> None:

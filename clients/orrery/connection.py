@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -35,11 +36,6 @@ class Connection:
         self._pid = os.getpid()
         self._closed = False
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
     def run(self, steps: Steps[T], on_call: Callable[[Any], None] = _ignore) -> T:
         """Takes the steps and returns their value.
 
@@ -53,10 +49,9 @@ class Connection:
             effect = next(steps)
             while True:
                 try:
-                    value = self._perform(effect, on_call)
+                    with self.calling():
+                        value = self._perform(effect, on_call)
                 except grpc.RpcError as failure:
-                    if self._closed:
-                        raise CancelledError("the client was closed during the call") from failure
                     effect = steps.throw(failure)
                 else:
                     effect = steps.send(value)
@@ -65,6 +60,16 @@ class Connection:
             return result
         finally:
             steps.close()
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Around an RPC: one that `close` ended raises `orrery.errors.CancelledError`."""
+        try:
+            yield
+        except grpc.RpcError as failure:
+            if self._closed:
+                raise CancelledError("the client was closed during the call") from failure
+            raise
 
     def close(self) -> None:
         """Ends all calls and closes all channels. May be called twice."""
