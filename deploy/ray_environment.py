@@ -14,6 +14,7 @@ __all__ = ["ray_environment"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
+MAX_REQUEST_BYTES = 16 << 20
 
 
 def ray_environment(
@@ -42,7 +43,8 @@ def ray_environment(
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(16 << 20),
+        # A larger request is refused before it is read; Serve's own limit is 2 GiB.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_REQUEST_BYTES),
         # A reload of the proxy, also for an unrelated application, cuts streams older than this.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
         "RAY_SERVE_PORT_QUARANTINE_S": "30",
