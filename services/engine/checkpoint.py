@@ -110,10 +110,11 @@ class Checkpoint:
         return self._copy(self._read(name, shape).T)
 
     def take_fused(self, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> Tensor:
-        rows = [shape[0] for shape in shapes]
+        views = [self._read(name, shape) for name, shape in zip(names, shapes, strict=True)]
+        rows = [len(view) for view in views]
         fused = torch.empty((sum(rows), *shapes[0][1:]), dtype=self._dtype, device=self._device)
-        for part, name, shape in zip(torch.split(fused, rows), names, shapes, strict=True):
-            part.copy_(self._read(name, shape))
+        for part, view in zip(torch.split(fused, rows), views, strict=True):
+            part.copy_(view)
         return fused
 
     def skip_tied(self, name: str, twin: Tensor) -> None:

@@ -19,6 +19,9 @@ DType = Literal["auto", "float32", "bfloat16"]
 Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "mixtral"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
+# The table of rotary positions is computed for the whole context when a model loads.
+MAX_CONTEXT_LENGTH = 1 << 24
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -185,6 +188,8 @@ class ModelConfig(BaseModel):
                 f"num_heads ({self.num_heads}) is not a multiple of "
                 f"num_kv_heads ({self.num_kv_heads})"
             )
+        if self.context_length > MAX_CONTEXT_LENGTH:
+            raise ValueError(f"a context of more than {MAX_CONTEXT_LENGTH} tokens")
         if self.family != "gpt2" and self.head_dim % 2:
             raise ValueError(f"rotary positions need an even head_dim, got {self.head_dim}")
         if self.sliding_layers and len(self.sliding_layers) != self.num_layers:

@@ -53,7 +53,7 @@ class Experts(nn.Module):
         ]
         by_slot = torch.empty(num_tokens * k, x.shape[-1], dtype=x.dtype, device=x.device)
         by_slot[order] = torch.cat(outputs)
-        # The sum in the order of experts' weights, in x's dtype as the dense layers round.
+        # Weights are float32, and so is the sum; it is rounded to x's dtype once.
         scaled = by_slot.view(num_tokens, k, -1) * weights.unsqueeze(-1)  # [T, k, hidden]
         return scaled.sum(dim=1).to(x.dtype)
 

@@ -203,6 +203,7 @@ def test_from_hf_refuses_by_key_what_the_engine_does_not_compute(
     [
         {"num_key_value_heads": 3},
         {"head_dim": 7},
+        {"max_position_embeddings": 10**12},
         {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
         {"rope_scaling": {**LLAMA3_SCALING, "high_freq_factor": 1.0}},
     ],
