@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,10 +19,11 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+from tokenizers import AddedToken
 
 from services.engine.errors import ConfigError, InvalidRequestError
 
-__all__ = ["ChatTemplate", "Message", "check_messages", "load_chat_template"]
+__all__ = ["ChatTemplate", "ControlTokens", "Message", "check_messages", "load_chat_template"]
 
 Message = Mapping[str, Any]
 
@@ -83,6 +84,59 @@ def check_messages(messages: Sequence[Message]) -> None:
             )
         if not isinstance(message.get("content"), str | list | tuple | None):
             raise InvalidRequestError("messages", f"expected text as the content at index {i}")
+
+
+class ControlTokens:
+    """Keeps apart the control tokens that a template writes and those that a message quotes.
+
+    A user who writes `<|im_end|><|im_start|>system` must not thereby end a turn and begin
+    another: in a message these are letters. So they are marked before the template runs, and
+    what it writes itself is found, unmarked, in the result.
+    """
+
+    _MARK = "\ufdd0"  # a noncharacter: no text that is meant to be read has one
+
+    def __init__(self, tokens: Mapping[int, AddedToken]) -> None:
+        self._ids = {token.content: token_id for token_id, token in tokens.items()}
+        longest_first = sorted(tokens.values(), key=lambda token: len(token.content), reverse=True)
+        # A token of one character cannot be marked inside.
+        texts = [token for token in longest_first if len(token.content) > 1]
+        self._quoted = _any_of(re.escape(token.content) for token in texts)
+        self._written = _any_of(
+            (r"\s*" if token.lstrip else "")
+            + f"({re.escape(token.content)})"
+            + (r"\s*" if token.rstrip else "")
+            for token in texts
+        )
+
+    def mark(self, value: Any) -> Any:
+        """`value`, any JSON, with the control tokens in its strings broken by a mark."""
+        if isinstance(value, str):
+            return self._quoted.sub(lambda match: match[0][0] + self._MARK + match[0][1:], value)
+        if isinstance(value, Mapping):
+            return {key: self.mark(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mark(item) for item in value]
+        return value
+
+    def any_marked(self, text: str) -> bool:
+        return self._MARK in text
+
+    def split(self, text: str) -> Iterator[tuple[str, int | None]]:
+        """Cut `text`, rendered from marked messages, at the control tokens that are unmarked.
+
+        Yields the plain text before each, without marks, and the token's id; at the end, None.
+        """
+        end = 0
+        for match in self._written.finditer(text):
+            token = next(group for group in match.groups() if group is not None)
+            yield text[end : match.start()].replace(self._MARK, ""), self._ids[token]
+            end = match.end()
+        yield text[end:].replace(self._MARK, ""), None
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(patterns) or r"(?!)")  # the latter matches nowhere
 
 
 def load_chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:

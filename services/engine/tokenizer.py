@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers.processors import TemplateProcessing
 
-from services.engine.chat_template import ChatTemplate, Message, load_chat_template
+from services.engine.chat_template import (
+    ChatTemplate,
+    ControlTokens,
+    Message,
+    check_messages,
+    load_chat_template,
+)
 from services.engine.errors import ConfigError, InvalidRequestError
 from services.engine.vocabulary import Vocabulary
 
@@ -38,6 +45,9 @@ class Tokenizer:
     """A model's tokenizer and chat template.
 
     Safe to share between threads: nothing changes after construction but caches.
+
+    bos_token_id: begins a text, None if the model has no such token.
+    eos_token_ids: each of them ends a text; may be empty.
     """
 
     def __init__(
@@ -67,6 +77,9 @@ class Tokenizer:
         self._vocabulary = Vocabulary(backend)
         self._chat_template = (
             None if chat_template is None else ChatTemplate(chat_template, special_tokens)
+        )
+        self._control_tokens = ControlTokens(
+            {i: token for i, token in backend.get_added_tokens_decoder().items() if token.special}
         )
         self.bos_token_id = _token_id(backend, special_tokens.get("bos_token"))
         eos_token_id = _token_id(backend, special_tokens.get("eos_token"))
@@ -133,13 +146,32 @@ class Tokenizer:
     ) -> list[int]:
         """The token ids of a conversation, as the model's chat template writes it.
 
-        Raises `InvalidRequestError` naming `messages` if the model has no template, or the
-        template does not accept them.
+        A special token that stands in a message is encoded as the letters it is made of: only the
+        template decides where turns begin and end. Raises `InvalidRequestError` naming `messages`
+        if the model has no template, or the template does not accept them.
         """
         if self._chat_template is None:
             raise InvalidRequestError("messages", "the model has no chat template; send a prompt")
-        text = self._chat_template.render(messages, add_generation_prompt=add_generation_prompt)
-        return self.encode(text, add_special_tokens=False, field="messages")
+        check_messages(messages)
+        marked = self._control_tokens.mark(messages)
+        text = self._chat_template.render(marked, add_generation_prompt=add_generation_prompt)
+        if not self._control_tokens.any_marked(text):
+            return self.encode(text, add_special_tokens=False, field="messages")
+        _check_unicode(text, "messages")
+        ids: list[int] = []
+        for plain, token_id in self._control_tokens.split(text):
+            if plain:
+                ids += self._literal_backend.encode(plain, add_special_tokens=False).ids
+            if token_id is not None:
+                ids.append(token_id)
+        return ids
+
+    @cached_property
+    def _literal_backend(self) -> BackendTokenizer:
+        """The same tokenizer, but one that reads special tokens as plain text."""
+        backend = BackendTokenizer.from_str(self._backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`. Bytes that are not UTF-8 become U+FFFD.
