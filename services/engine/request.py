@@ -303,6 +303,18 @@ class CompletionOutput:
     stop_reason: str | int | None = None  # the stop string or the stop token id
     cumulative_logprob: float | None = None
 
+    def extend(self, later: CompletionOutput) -> None:
+        """Joins what the same completion gained next."""
+        self.text += later.text
+        self.token_ids.extend(later.token_ids)
+        if later.logprobs is not None:
+            self.logprobs = [*(self.logprobs or ()), *later.logprobs]
+        if later.finish_reason is not None:
+            self.finish_reason = later.finish_reason
+            self.stop_reason = later.stop_reason
+        if later.cumulative_logprob is not None:
+            self.cumulative_logprob = later.cumulative_logprob
+
 
 @dataclass(frozen=True, slots=True)
 class RequestTiming:
@@ -327,3 +339,20 @@ class RequestOutput:
     prompt_logprobs: list[PositionLogprobs] | None = None  # in the first output only
     timing: RequestTiming = RequestTiming()
     error: Exception | None = None  # set when finish_reason is ERROR
+
+    def extend(self, later: RequestOutput) -> None:
+        """Joins the request's next output: the deltas add up, the totals are the later ones'."""
+        known = {output.index: output for output in self.outputs}
+        for output in later.outputs:
+            if output.index in known:
+                known[output.index].extend(output)
+            else:
+                self.outputs.append(output)
+        self.finished = later.finished
+        self.num_prompt_tokens = later.num_prompt_tokens
+        self.num_output_tokens = later.num_output_tokens
+        self.num_cached_tokens = later.num_cached_tokens
+        if later.prompt_logprobs is not None:
+            self.prompt_logprobs = later.prompt_logprobs
+        self.timing = later.timing
+        self.error = later.error

@@ -104,6 +104,11 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self._running or self._waiting)
 
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Everything that has not finished."""
+        return [*self._running, *self._waiting, *self._held]
+
     # Entering and leaving ------------------------------------------------------------------
 
     def add(self, seq: Sequence) -> None:
@@ -349,12 +354,11 @@ class Scheduler:
         return seq.num_tokens - 1
 
     def _expire(self, now: float, out: SchedulerOutput) -> None:
-        for seq in [*self._running, *self._waiting, *self._held]:
+        for seq in self.sequences:
             if self._expiry(seq) <= now:
                 self.finish(seq)
                 out.expired.append(seq)
-        rest = [*self._running, *self._waiting, *self._held]
-        self._next_expiry = min(map(self._expiry, rest), default=math.inf)
+        self._next_expiry = min(map(self._expiry, self.sequences), default=math.inf)
 
     def _expiry(self, seq: Sequence) -> float:
         request = seq.request
