@@ -18,6 +18,8 @@ from services.runtime.auth import Authenticator
 __all__ = ["Settings", "SettingsError"]
 
 PREFIX = "ORRERY_"
+# The client's own variables: whoever exports them for the command line may also start the platform.
+CLIENT_VARIABLES = frozenset({"ORRERY_TARGET", "ORRERY_API_KEY"})
 
 
 class SettingsError(Exception):
@@ -46,7 +48,7 @@ class Settings(BaseModel):
         source = os.environ if environ is None else environ
         given: dict[str, object] = {}
         for name, value in source.items():
-            if not name.startswith(PREFIX):
+            if not name.startswith(PREFIX) or name in CLIENT_VARIABLES:
                 continue
             key = name.removeprefix(PREFIX).lower()
             if key not in cls.model_fields:

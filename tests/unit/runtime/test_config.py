@@ -1,0 +1,69 @@
+"""Settings from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.runtime.config import Settings, SettingsError
+from services.runtime.errors import Unauthenticated
+
+
+def test_from_env_has_defaults_and_ignores_foreign_variables() -> None:
+    settings = Settings.from_env({"PATH": "/bin", "OTHER_HTTP_PORT": "1"})
+    assert (settings.http_port, settings.grpc_port, settings.metrics_port) == (8000, 9000, 8090)
+    assert not settings.authenticator().required
+
+
+def test_from_env_reads_what_is_set() -> None:
+    settings = Settings.from_env({"ORRERY_GRPC_PORT": "1234", "ORRERY_LOG_FORMAT": "text"})
+    assert settings.grpc_port == 1234
+    assert settings.log_format == "text"
+
+
+def test_from_env_names_an_unknown_variable() -> None:
+    with pytest.raises(SettingsError, match=r"^ORRERY_GRCP_PORT: unknown"):
+        Settings.from_env({"ORRERY_GRCP_PORT": "9000"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HTTP_PORT", "eighty"), ("HTTP_PORT", "70000"), ("LOG_LEVEL", "LOUD"), ("LOG_FORMAT", "xml")],
+)
+def test_from_env_names_a_wrong_value(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^ORRERY_{name}: "):
+        Settings.from_env({f"ORRERY_{name}": value})
+
+
+def test_authenticator_takes_keys_of_list_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# who: nobody\n\n  from-file  \n")
+    environ = {"ORRERY_API_KEYS": " a , b,", "ORRERY_API_KEYS_FILE": str(file)}
+    authenticator = Settings.from_env(environ).authenticator()
+    for key in ("a", "b", "from-file"):
+        authenticator.check(f"Bearer {key}")
+    with pytest.raises(Unauthenticated):
+        authenticator.check("Bearer # who: nobody")
+
+
+@pytest.mark.parametrize("content", [None, "", "# only a comment\n"])
+def test_authenticator_refuses_a_file_without_keys(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SettingsError, match="ORRERY_API_KEYS_FILE"):
+        Settings.from_env({"ORRERY_API_KEYS_FILE": str(file)}).authenticator()
+
+
+def test_keys_do_not_show_in_the_settings() -> None:
+    settings = Settings.from_env({"ORRERY_API_KEYS": "very-secret"})
+    assert "very-secret" not in repr(settings)
+
+
+def test_model_folder_begins_at_the_root_where_it_exists(tmp_path: Path) -> None:
+    (tmp_path / "models" / "m").mkdir(parents=True)
+    settings = Settings.from_env({"ORRERY_ROOT": str(tmp_path)})
+    assert settings.model_folder("models/m") == str(tmp_path / "models" / "m")
+    assert settings.model_folder("/somewhere/else") == "/somewhere/else"
+    assert settings.model_folder("org/hub-name") == "org/hub-name"
