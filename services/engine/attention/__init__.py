@@ -20,10 +20,17 @@ from services.engine.errors import ConfigError
 
 __all__ = ["AttentionBackend", "AttentionMetadata", "get_backend", "make_metadata"]
 
+
+def _cpu() -> AttentionBackend:
+    from services.engine.attention.cpu import CPUAttention  # imports the compiler
+
+    return CPUAttention()
+
+
 _BACKENDS: Mapping[str, Callable[[], AttentionBackend]] = MappingProxyType(
-    {"reference": ReferenceAttention}
+    {"reference": ReferenceAttention, "cpu": _cpu}
 )
-_DEFAULT_FOR_DEVICE: Mapping[str, str] = MappingProxyType({"cpu": "reference"})
+_DEFAULT_FOR_DEVICE: Mapping[str, str] = MappingProxyType({"cpu": "cpu"})
 
 
 def get_backend(name: str, device_type: str = "cpu") -> AttentionBackend:

@@ -3,21 +3,24 @@
 numba compiles each kernel on first use, for this CPU, and keeps the machine code on disk. A kernel
 is a C function `void(void *)` over an int64 array of addresses and sizes, so that a call costs one
 foreign call, runs without the GIL, and can be run by every thread of torch's own OpenMP pool
-(`cpu_threads.py`). Threads take work items from a shared counter, which balances ragged batches.
+(`openmp.py`). Threads take work items from a shared counter, which balances ragged batches.
 
 bfloat16 is read as uint16: the upper half of a float32. All arithmetic is in float32.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
-__all__ = ["ATTEND_ARGS", "WRITE_ARGS", "make_attend_kernel", "make_write_kernel"]
+__all__ = ["CPUKernels", "load_kernels"]
 
 _CFUNC: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 _FAST: dict[str, Any] = {**_CFUNC, "nogil": True, "cache": True}
@@ -126,22 +129,47 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @njit(**_FAST)
-def _dot(q, q_start, k, head_dim):  # type: ignore[no-untyped-def]
+def _floats(address, count):  # type: ignore[no-untyped-def]
+    return carray(_pointer(address, np.float32), (count,))
+
+
+@njit(**_FAST)
+def _dot(q, k, head_dim):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for d in range(head_dim):
-        total += q[q_start + d] * _widen(k[d])
+        total += q[d] * _widen(k[d])
     return total
 
 
 @njit(**_FAST)
-def _dot_pair(q, q_start, k, head_dim):  # type: ignore[no-untyped-def]
-    """Two neighbouring query heads on one key: the key is widened once."""
+def _dot_pair(q, r, k, head_dim):  # type: ignore[no-untyped-def]
+    """Two query heads on one key: the key is widened once."""
     first, second = np.float32(0), np.float32(0)
     for d in range(head_dim):
         key = _widen(k[d])
-        first += q[q_start + d] * key
-        second += q[q_start + head_dim + d] * key
+        first += q[d] * key
+        second += r[d] * key
     return first, second
+
+
+@dataclass(frozen=True, slots=True)
+class CPUKernels:
+    """Addresses of the compiled kernels, `void(int64 *)`, for one dtype and head_dim."""
+
+    write: int
+    attend: int
+    keep: tuple[Any, Any]  # the compiled functions own the code that the addresses point to
+
+
+@cache
+def load_kernels(dtype: torch.dtype, head_dim: int) -> CPUKernels:
+    """Compiles the kernels, or loads them from the cache on disk (numba's, beside this file).
+
+    The first time on a machine takes seconds, later ones a fraction of one.
+    """
+    element = {torch.bfloat16: np.uint16, torch.float32: np.float32}[dtype]
+    write, attend = make_write_kernel(element, head_dim), make_attend_kernel(element, head_dim)
+    return CPUKernels(write.address, attend.address, keep=(write, attend))
 
 
 def make_write_kernel(element: Any, head_dim: int) -> Any:
@@ -218,12 +246,14 @@ def make_attend_kernel(element: Any, head_dim: int) -> Any:
                     k = carray(_pointer(k_row, element), (head_dim,))
                     g = 0
                     while g + 1 < group:
-                        a, b = _dot_pair(q_heads, g * head_dim, k, head_dim)
+                        q_row = q_heads.ctypes.data + g * head_dim * 4
+                        a, b = _dot_pair(_floats(q_row, head_dim), _floats(q_row + head_dim * 4, head_dim), k, head_dim)
                         scores[g * capacity + p - first] = a
                         scores[(g + 1) * capacity + p - first] = b
                         g += 2
                     if g < group:
-                        scores[g * capacity + p - first] = _dot(q_heads, g * head_dim, k, head_dim)
+                        q_row = q_heads.ctypes.data + g * head_dim * 4
+                        scores[g * capacity + p - first] = _dot(_floats(q_row, head_dim), k, head_dim)
                     k_row += head_dim * item_bytes
                     p += 1
 
@@ -232,7 +262,7 @@ def make_attend_kernel(element: Any, head_dim: int) -> Any:
             out_address = args[17] + ((t * num_kv_heads + h) * group * head_dim * item_bytes)
             out = carray(_pointer(out_address, element), (group * head_dim,))
             for g in range(group):
-                weights = scores[g * capacity : g * capacity + count]
+                weights = _floats(scores.ctypes.data + g * capacity * 4, count)
                 highest = weights[0]
                 for j in range(count):
                     highest = max(highest, weights[j])
@@ -255,16 +285,19 @@ def make_attend_kernel(element: Any, head_dim: int) -> Any:
                 )  # fmt: skip
                 while p < stop:
                     if p + 3 < stop:
-                        v = carray(_pointer(v_row, element), (4 * head_dim,))
+                        v = carray(_pointer(v_row, element), (head_dim,))
+                        v1 = carray(_pointer(v_row + head_dim * item_bytes, element), (head_dim,))
+                        v2 = carray(_pointer(v_row + 2*head_dim * item_bytes, element), (head_dim,))
+                        v3 = carray(_pointer(v_row + 3*head_dim * item_bytes, element), (head_dim,))
                         for g in range(group):
                             w = g * capacity + p - first
                             w0, w1, w2, w3 = scores[w], scores[w + 1], scores[w + 2], scores[w + 3]
-                            sum_g = sums[g * head_dim : (g + 1) * head_dim]
+                            sum_g = _floats(sums.ctypes.data + g * head_dim * 4, head_dim)
                             for d in range(head_dim):
                                 sum_g[d] += (
-                                    w0 * _widen(v[d]) + w1 * _widen(v[head_dim + d])
-                                    + w2 * _widen(v[2 * head_dim + d])
-                                    + w3 * _widen(v[3 * head_dim + d])
+                                    w0 * _widen(v[d]) + w1 * _widen(v1[d])
+                                    + w2 * _widen(v2[d])
+                                    + w3 * _widen(v3[d])
                                 )  # fmt: skip
                         v_row += 4 * head_dim * item_bytes
                         p += 4
@@ -272,7 +305,7 @@ def make_attend_kernel(element: Any, head_dim: int) -> Any:
                         v = carray(_pointer(v_row, element), (4 * head_dim,))
                         for g in range(group):
                             w0 = scores[g * capacity + p - first]
-                            sum_g = sums[g * head_dim : (g + 1) * head_dim]
+                            sum_g = _floats(sums.ctypes.data + g * head_dim * 4, head_dim)
                             for d in range(head_dim):
                                 sum_g[d] += w0 * _widen(v[d])
                         v_row += head_dim * item_bytes

@@ -1,0 +1,200 @@
+"""The fast path on CPUs: compiled kernels for few query tokens, torch's own attention for many.
+
+A sequence with at most `MAX_KERNEL_QUERIES` new tokens (a decode) is attended to in place, over the
+paged cache, by `cpu_kernels.py`. A longer one (a prompt, or a chunk of it) goes to torch's flash
+attention: over its own keys and values where it is fresh, else over a dense copy of its context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from services.engine.attention.cpu_kernels import CPUKernels, load_kernels
+from services.engine.attention.interface import AttentionMetadata
+from services.engine.attention.openmp import parallel_runner
+from services.engine.kv_cache import LayerCache
+
+__all__ = ["CPUAttention"]
+
+MAX_KERNEL_QUERIES = 4  # beyond it, reading the context once for all queries wins
+_NO_WINDOW = 1 << 40  # more than any position
+_WORTH_A_THREAD = 1 << 15  # elements: less is done sooner than another thread wakes up
+
+
+@dataclass(slots=True)
+class _LongQuery:
+    """A sequence with many new tokens: rows [start, stop) of the step, seq_len tokens in all."""
+
+    start: int
+    stop: int
+    seq_len: int
+    block_table: Tensor
+    masks: dict[int | None, Tensor] = field(default_factory=dict)  # by window
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.stop - self.start == self.seq_len
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a step's layers share: which tokens take which path."""
+
+    meta: AttentionMetadata
+    rows: npt.NDArray[np.int32]  # token rows for the kernel
+    row_seqs: npt.NDArray[np.int32]  # and the sequence of each
+    num_row_keys: int  # keys that they see, in all
+    long_queries: list[_LongQuery]
+    num_threads: int
+
+
+class CPUAttention:
+    """bfloat16 or float32, with softmax and sums in float32.
+
+    Holds a step's plan and argument buffers: one per engine, not for two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._run = parallel_runner()
+        self._plan: _Plan | None = None
+        self._counter = np.zeros(1, dtype=np.int64)  # the kernels' work items taken so far
+        self._counter_address = self._counter.ctypes.data
+        self._args = np.zeros(32, dtype=np.int64)
+        self._args_address = self._args.ctypes.data
+
+    def __call__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: LayerCache,
+        meta: AttentionMetadata,
+        *,
+        scale: float,
+        window: int | None,
+    ) -> Tensor:
+        if self._plan is None or self._plan.meta is not meta:
+            self._plan = _make_plan(meta)
+        plan = self._plan
+        q, k, v = _with_dense_heads(q), _with_dense_heads(k), _with_dense_heads(v)
+        kernels = load_kernels(q.dtype, q.shape[-1])
+        self._write(kernels, k, v, cache, plan)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        if len(plan.rows):
+            self._attend_rows(kernels, q, cache, plan, scale, window, out)
+        for query in plan.long_queries:
+            rows = slice(query.start, query.stop)
+            out[rows] = _attend_long(q[rows], k[rows], v[rows], cache, query, scale, window)
+        return out
+
+    def _write(
+        self, kernels: CPUKernels, k: Tensor, v: Tensor, cache: LayerCache, plan: _Plan
+    ) -> None:
+        num_tokens, num_kv_heads, _ = k.shape
+        arguments = (
+            self._counter_address, num_tokens, num_kv_heads, cache.block_size,
+            plan.meta.slot_mapping.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(),
+            v.stride(0), cache.k.data_ptr(), cache.v.data_ptr(),
+        )  # fmt: skip
+        self._call(kernels.write, arguments, 2 * k.numel(), plan.num_threads)
+
+    def _attend_rows(
+        self,
+        kernels: CPUKernels,
+        q: Tensor,
+        cache: LayerCache,
+        plan: _Plan,
+        scale: float,
+        window: int | None,
+        out: Tensor,
+    ) -> None:
+        num_kv_heads = cache.k.shape[1]
+        meta = plan.meta
+        arguments = (
+            self._counter_address, len(plan.rows), num_kv_heads, q.shape[1] // num_kv_heads,
+            cache.block_size, plan.rows.ctypes.data, plan.row_seqs.ctypes.data,
+            meta.positions.data_ptr(), meta.block_tables.data_ptr(), meta.block_tables.stride(0),
+            _NO_WINDOW if window is None else window, int(np.float32(scale).view(np.int32)),
+            meta.max_seq_len, q.data_ptr(), q.stride(0), cache.k.data_ptr(), cache.v.data_ptr(),
+            out.data_ptr(),
+        )  # fmt: skip
+        elements = plan.num_row_keys * q.shape[1] * q.shape[2]
+        self._call(kernels.attend, arguments, elements, plan.num_threads)
+
+    def _call(
+        self, kernel: int, arguments: tuple[int, ...], elements: int, num_threads: int
+    ) -> None:
+        self._counter[0] = 0
+        self._args[: len(arguments)] = arguments
+        if elements < _WORTH_A_THREAD:
+            num_threads = 1
+        self._run(kernel, self._args_address, num_threads)
+
+
+def _make_plan(meta: AttentionMetadata) -> _Plan:
+    starts = meta.query_start_loc.numpy()
+    query_lens = np.diff(starts)
+    seq_lens = meta.seq_lens.numpy()
+    row_seqs = np.repeat(np.arange(len(query_lens), dtype=np.int32), query_lens)
+    rows = np.flatnonzero(query_lens[row_seqs] <= MAX_KERNEL_QUERIES).astype(np.int32)
+    return _Plan(
+        meta=meta,
+        rows=rows,
+        row_seqs=row_seqs[rows],
+        num_row_keys=int(seq_lens[row_seqs[rows]].sum()),
+        long_queries=[
+            _LongQuery(int(starts[s]), int(starts[s + 1]), int(seq_lens[s]), meta.block_tables[s])
+            for s in np.flatnonzero(query_lens > MAX_KERNEL_QUERIES)
+        ],
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def _attend_long(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    cache: LayerCache,
+    query: _LongQuery,
+    scale: float,
+    window: int | None,
+) -> Tensor:
+    """One sequence's new tokens: q [query_len, num_heads, head_dim] -> the same shape."""
+    mask = None
+    if not query.is_fresh:
+        k, v = cache.gather(query.block_table, query.seq_len)  # [seq_len, num_kv_heads, head_dim]
+    if not query.is_fresh or (window is not None and window < query.seq_len):
+        mask = query.masks.get(window)
+        if mask is None:
+            mask = query.masks[window] = _mask(len(q), query.seq_len, window, q.dtype)
+    out = F.scaled_dot_product_attention(
+        *(x.transpose(0, 1).unsqueeze(0) for x in (q, k, v)),  # [1, heads, tokens, head_dim]
+        attn_mask=mask,
+        is_causal=mask is None,
+        scale=scale,
+        enable_gqa=True,
+    )
+    return out.squeeze(0).transpose(0, 1)
+
+
+def _mask(query_len: int, seq_len: int, window: int | None, dtype: torch.dtype) -> Tensor:
+    """[query_len, seq_len]: 0 where the query sees the key, else -inf; queries stand at the end."""
+    key = torch.arange(seq_len)
+    position = key[seq_len - query_len :, None]
+    hidden = key > position
+    if window is not None:
+        hidden |= key <= position - window
+    return torch.zeros(query_len, seq_len, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+
+def _with_dense_heads(x: Tensor) -> Tensor:
+    """[tokens, heads, head_dim] whose heads follow each other in memory, tokens at any stride."""
+    if x.stride(2) == 1 and x.stride(1) == x.shape[2]:
+        return x
+    return x.contiguous()
