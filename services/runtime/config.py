@@ -40,7 +40,6 @@ class Settings(BaseModel):
     http_port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=9000, ge=1, le=65535)
     metrics_port: int = Field(default=8090, ge=1, le=65535)
-    test_target: str | None = None  # gRPC address of a running platform, for the tests
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
