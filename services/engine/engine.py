@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from itertools import count
+from pathlib import Path
 
 from services.engine import fault_isolation
 from services.engine.beam_search import BeamSearch, Continuation
@@ -71,7 +72,7 @@ class LLMEngine:
 
     @classmethod
     def from_pretrained(
-        cls, path: str, config: EngineConfig | None = None, *, stats: StatsSink | None = None
+        cls, path: str | Path, config: EngineConfig | None = None, *, stats: StatsSink | None = None
     ) -> LLMEngine:
         """Loads a Hugging Face folder, or a hub name, with its tokenizer.
 
