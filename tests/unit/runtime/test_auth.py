@@ -22,7 +22,17 @@ def test_check_accepts_each_configured_key(header: str) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, "", "one", "Bearer", "Bearer ", "Bearer on", "Bearer onee", "Basic one", "Bearer \udcff"],
+    [
+        None,
+        "",
+        "one",
+        "Bearer",
+        "Bearer ",
+        "Bearer on",
+        "Bearer onee",
+        "Basic one",
+        "Bearer \udcff",
+    ],
 )
 def test_check_refuses_anything_else(header: str | None) -> None:
     with pytest.raises(Unauthenticated) as caught:

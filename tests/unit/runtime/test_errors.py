@@ -8,8 +8,8 @@ import re
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from orrery.errors import ERRORS_BY_REASON
 
+from orrery.errors import ERRORS_BY_REASON
 from services.runtime import errors
 from services.runtime.errors import (
     ERROR_TABLE,
@@ -52,7 +52,9 @@ def test_table_has_every_error_of_the_taxonomy_and_no_other() -> None:
 
 
 def test_table_equals_the_design() -> None:
-    table = {cls.__name__: (kind.grpc_status, kind.http_status) for cls, kind in ERROR_TABLE.items()}
+    table = {
+        cls.__name__: (kind.grpc_status, kind.http_status) for cls, kind in ERROR_TABLE.items()
+    }
     assert table == DESIGN
 
 

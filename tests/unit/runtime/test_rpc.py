@@ -12,8 +12,8 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from orrery.v1 import generation_pb2 as pb
 
+from orrery.v1 import generation_pb2 as pb
 from services.runtime.auth import Authenticator
 from services.runtime.errors import InvalidRequest, OrreryError, Overloaded
 from services.runtime.rpc import Call, RpcPolicy, ServicerContext, server_stream, unary
@@ -38,8 +38,7 @@ class ServeContext:
         self.details = details
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
-        # Serve adds its own list in front: anything but a list would fail there.
-        self.trailing = dict([("request_id", "serve"), *([] + trailing_metadata)])
+        self.trailing = dict([("request_id", "serve"), *_only_a_list(trailing_metadata)])
 
     @property
     def error_info(self) -> error_details_pb2.ErrorInfo:
@@ -47,6 +46,11 @@ class ServeContext:
         info = error_details_pb2.ErrorInfo()
         assert status.details[0].Unpack(info)
         return info
+
+
+def _only_a_list(metadata: Any) -> list[tuple[str, Any]]:
+    assert isinstance(metadata, list), "Serve adds this to a list of its own"
+    return metadata
 
 
 class Echo:
@@ -171,9 +175,9 @@ async def test_deadline_comes_from_the_header() -> None:
     assert before + 5.0 <= deadline_s <= time.monotonic() + 5.0
 
 
-@pytest.mark.parametrize("timeout", ["", "-1", "1.5", "soon", "9" * 13])
-async def test_malformed_deadline_is_refused(timeout: str) -> None:
-    context = ServeContext(x_timeout_ms=timeout)
+@pytest.mark.parametrize("header", ["", "-1", "1.5", "soon", "9" * 13])
+async def test_malformed_deadline_is_refused(header: str) -> None:
+    context = ServeContext(x_timeout_ms=header)
     await Echo().GetLoad(REQUEST, context)
     assert context.code is grpc.StatusCode.INVALID_ARGUMENT
     assert context.error_info.metadata["field"] == "x-timeout-ms"
