@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 
 from orrery.v1 import common_pb2, generation_pb2
-
 from services.engine.errors import InvalidRequestError
 from services.engine.request import (
     CompletionOutput,

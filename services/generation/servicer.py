@@ -16,7 +16,6 @@ from contextlib import aclosing
 
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
-
 from services.engine.request import (
     MAX_LOGPROBS,
     MAX_N,

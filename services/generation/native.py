@@ -1,0 +1,109 @@
+"""The backend that is Orrery's own engine. Knows nothing of gRPC, protobuf or Ray."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from services.engine.async_engine import AsyncEngine
+from services.engine.engine import LLMEngine
+from services.engine.kv_cache import bytes_per_block
+from services.engine.request import Request, RequestOutput
+from services.engine.tokenizer import Tokenizer
+from services.generation.backend import BackendLoad, CacheGeometry, ModelInfo
+from services.generation.config import GenerationConfig
+from services.generation.engine_metrics import EngineMetrics
+from services.runtime.metrics import MetricsRegistry
+
+__all__ = ["NativeBackend"]
+
+
+class NativeBackend:
+    """A `services.generation.backend.Backend` over an `LLMEngine`, which it then owns."""
+
+    def __init__(self, engine: LLMEngine) -> None:
+        assert engine.tokenizer is not None
+        self._tokenizer: Tokenizer = engine.tokenizer
+        self._info = _model_info(engine)
+        self._engine = AsyncEngine(engine)
+
+    @classmethod
+    async def start(
+        cls, config: GenerationConfig, model_folder: str, registry: MetricsRegistry
+    ) -> NativeBackend:
+        """Loads a model in a thread. Raises `CheckpointError` or `ConfigError`."""
+        metrics = EngineMetrics(registry)
+        engine = await asyncio.to_thread(
+            LLMEngine.from_pretrained, model_folder, config.engine, stats=metrics
+        )
+        return cls(engine)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def healthy(self) -> bool:
+        return self._engine.healthy
+
+    def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
+        return self._engine.generate(request)
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens)
+
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool
+    ) -> list[int]:
+        return self._tokenizer.encode_chat(messages, add_generation_prompt)
+
+    def decode(self, token_ids: Sequence[int], skip_special_tokens: bool) -> str:
+        return self._tokenizer.decode(token_ids, skip_special_tokens)
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        return [self._tokenizer.token_text(token_id) for token_id in token_ids]
+
+    def load(self) -> BackendLoad:
+        load = self._engine.load()
+        return BackendLoad(
+            num_running=load.num_running,
+            num_waiting=load.num_waiting,
+            num_blocks=load.num_blocks,
+            num_free_blocks=load.num_free_blocks,
+            prefix_queries=load.prefix_queries,
+            prefix_hits=load.prefix_hits,
+            num_preemptions=load.num_preemptions,
+            num_finished=load.num_finished,
+        )
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+
+def _model_info(engine: LLMEngine) -> ModelInfo:
+    model, config = engine.model, engine.config
+    shape = model.config
+    return ModelInfo(
+        family=shape.family,
+        backend="native",
+        num_parameters=model.num_parameters,
+        hidden_size=shape.hidden_size,
+        num_layers=shape.num_layers,
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads,
+        head_dim=shape.head_dim,
+        vocab_size=shape.vocab_size,
+        dtype=str(model.dtype).removeprefix("torch."),
+        max_model_len=engine.max_model_len,
+        weight_hash=model.weight_hash,
+        has_chat_template=engine.tokenizer is not None and engine.tokenizer.has_chat_template,
+        cache=CacheGeometry(
+            block_size=config.block_size,
+            num_blocks=engine.load().num_blocks,
+            bytes_per_block=bytes_per_block(shape, config, model.dtype),
+            prefix_caching=config.enable_prefix_caching,
+        ),
+        max_running=config.max_num_seqs,
+        max_waiting=config.max_num_waiting,
+        max_tokens_per_step=config.max_num_batched_tokens,
+    )
