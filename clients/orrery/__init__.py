@@ -30,6 +30,7 @@ from orrery.errors import (
     OverloadedError,
     PermissionDeniedError,
     RateLimitedError,
+    ServiceNotFoundError,
     UnavailableError,
 )
 from orrery.requests import Chat, ChatMessage, PromptInput, SamplingOptions
@@ -89,6 +90,7 @@ __all__ = [
     "RequestLimits",
     "SamplingOptions",
     "ScoreResult",
+    "ServiceNotFoundError",
     "StreamEvent",
     "TextStream",
     "Timing",

@@ -5,7 +5,8 @@
     │   └── ContextTooLongError      the prompt, or prompt and max_tokens, does not fit the context
     ├── NotFoundError
     │   ├── ModelNotFoundError       no application serves this model
-    │   └── CollectionNotFoundError  no such collection of documents
+    │   ├── CollectionNotFoundError  no such collection of documents
+    │   └── ServiceNotFoundError     no such gRPC service, in a health check
     ├── AuthenticationError          the API key is missing or wrong
     ├── PermissionDeniedError        the key is known and may not do this
     ├── OverloadedError              a queue is full; `retry_after_s` says when to try again
@@ -50,6 +51,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "RateLimitedError",
+    "ServiceNotFoundError",
     "UnavailableError",
 ]
 
@@ -120,6 +122,12 @@ class CollectionNotFoundError(NotFoundError):
     """There is no such collection of documents."""
 
     default_reason = "COLLECTION_NOT_FOUND"
+
+
+class ServiceNotFoundError(NotFoundError):
+    """The application has no gRPC service of that name, in a health check."""
+
+    default_reason = "SERVICE_NOT_FOUND"
 
 
 class AuthenticationError(OrreryError):
@@ -197,6 +205,7 @@ ERRORS_BY_REASON: Mapping[str, type[OrreryError]] = MappingProxyType(
             NotFoundError,
             ModelNotFoundError,
             CollectionNotFoundError,
+            ServiceNotFoundError,
             AuthenticationError,
             PermissionDeniedError,
             OverloadedError,

@@ -7,6 +7,7 @@ text are all there is. This module performs no calls and knows nothing of retrie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -132,9 +133,8 @@ def _error_info(call: FailedCall) -> error_details_pb2.ErrorInfo | None:
 
 def _seconds(text: str | None) -> float | None:
     """A number of seconds sent as text; None when absent or not a number."""
-    if not text:
-        return None
     try:
-        return max(0.0, float(text))
+        seconds = float(text or "nan")
     except ValueError:
         return None
+    return None if math.isnan(seconds) else max(0.0, seconds)

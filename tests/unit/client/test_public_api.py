@@ -1,0 +1,102 @@
+"""What `import orrery` offers, and what it must not drag in."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import orrery
+from orrery import errors, requests, results
+from orrery.v1 import generation_pb2 as pb
+
+CLIENTS = Path(orrery.__file__).parent.parent
+
+
+def test_all_is_sorted_as_the_linter_wants_and_every_name_exists() -> None:
+    assert len(set(orrery.__all__)) == len(orrery.__all__)
+    for name in orrery.__all__:
+        assert getattr(orrery, name) is not None
+
+
+def test_every_error_and_every_result_is_exported() -> None:
+    expected = set(errors.__all__) - {"ERRORS_BY_REASON"} | set(results.__all__)
+    assert expected <= set(orrery.__all__)
+
+
+def test_package_is_marked_as_typed() -> None:
+    assert (Path(orrery.__file__).parent / "py.typed").exists()
+
+
+def test_import_needs_neither_torch_nor_services_nor_the_terminal_libraries() -> None:
+    heavy = ["torch", "numpy", "services", "ray", "pydantic", "rich", "typer", "httpx"]
+    script = (
+        "import sys; import orrery, orrery.v1.generation_pb2_grpc;"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd="/",
+        env={"PYTHONPATH": str(CLIENTS)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def test_sampling_options_are_the_fields_of_the_contract() -> None:
+    options = requests.SamplingOptions.__annotations__
+    assert set(options) == {field.name for field in pb.SamplingParams.DESCRIPTOR.fields}
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (results.ModelInfo, pb.GetModelResponse),
+        (results.Load, pb.GetLoadResponse),
+        (results.CacheGeometry, pb.CacheGeometry),
+        (results.RequestLimits, pb.RequestLimits),
+        (results.ScoreResult, pb.ScoreResponse),
+        (results.TokenizeResult, pb.TokenizeResponse),
+        (results.DetokenizeResult, pb.DetokenizeResponse),
+        (results.StreamEvent, pb.GenerateResponse),
+        (results.BatchResult, pb.GenerateBatchResponse),
+    ],
+)
+def test_results_hold_every_field_of_the_contract(result: type, message: type) -> None:
+    """A field added to a proto shows up here until the client passes it on."""
+    renamed = {"name": "model", "application": None}
+    held = {renamed.get(field.name, field.name) for field in dataclasses.fields(result)}
+    descriptor = message.DESCRIPTOR  # type: ignore[attr-defined]
+    assert held - {None} == {field.name for field in descriptor.fields}
+
+
+def test_results_are_frozen() -> None:
+    for name in results.__all__:
+        result = getattr(results, name)
+        if inspect.isclass(result):
+            assert result.__dataclass_params__.frozen
+
+
+def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
+    def methods(client: type) -> dict[str, list[str]]:
+        return {
+            name: [str(p) for p in inspect.signature(method).parameters.values()]
+            for name, method in inspect.getmembers(client, inspect.isfunction)
+            if not name.startswith("_")
+        }
+
+    assert methods(orrery.Client) == methods(orrery.AsyncClient)
+    signatures = (inspect.signature(c) for c in (orrery.Client, orrery.AsyncClient))
+    assert len({str(signature).partition("->")[0] for signature in signatures}) == 1
+
+
+@pytest.mark.parametrize("client", [orrery.Client, orrery.AsyncClient])
+def test_repr_does_not_show_the_key(client: type) -> None:
+    made = client("127.0.0.1:1", api_key="very-secret")
+    assert "very-secret" not in repr(made) + repr(made.settings) + str(vars(made))
