@@ -154,7 +154,7 @@ def draw(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """
     vocab_size = weights.shape[1]
     num_whole = vocab_size // _BLOCK
-    whole = weights[:, : num_whole * _BLOCK].reshape(-1, num_whole, _BLOCK)  # a view
+    whole = weights[:, : num_whole * _BLOCK].reshape(len(weights), num_whole, _BLOCK)
     tail = weights[:, num_whole * _BLOCK :].sum(-1, keepdim=True)
     blocks = torch.cat([whole.sum(-1), tail], 1).cumsum(-1, dtype=torch.float64)
     target = uniform[:, None] * blocks[:, -1:]  # [S, 1]
