@@ -16,9 +16,12 @@ __all__ = ["EngineMetrics"]
 
 
 class EngineMetrics:
-    """A `services.engine.stats.StatsSink` over a metrics registry."""
+    """A `services.engine.stats.StatsSink` over a metrics registry. Mute until `recording` is set:
+    what an engine computes to warm up is nobody's latency.
+    """
 
     def __init__(self, registry: MetricsRegistry) -> None:
+        self.recording = False
         self._last = EngineLoad()
         self._running = registry.gauge("num_requests_running", "Sequences in the running batch.")
         self._waiting = registry.gauge("num_requests_waiting", "Requests in the queue.")
@@ -58,6 +61,8 @@ class EngineMetrics:
 
     def record_step(self, stats: StepStats) -> None:
         """One step's load, tokens and latencies."""
+        if not self.recording:
+            return
         self._record_load(stats.load)
         for seconds in stats.first_token_s:
             self._first_token.observe(seconds)
@@ -66,6 +71,8 @@ class EngineMetrics:
 
     def record_finished(self, stats: RequestStats) -> None:
         """One request that ended, for whatever reason."""
+        if not self.recording:
+            return
         for reason in stats.finish_reasons:
             self._success.inc(finished_reason=reason.value)
         self._prompt_tokens.inc(stats.num_prompt_tokens)

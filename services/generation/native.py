@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from services.engine.async_engine import AsyncEngine
 from services.engine.engine import LLMEngine
 from services.engine.kv_cache import bytes_per_block
-from services.engine.request import Request, RequestOutput
+from services.engine.request import Request, RequestOutput, SamplingParams
 from services.engine.tokenizer import Tokenizer
 from services.generation.backend import BackendLoad, CacheGeometry, ModelInfo
 from services.generation.config import GenerationConfig
@@ -31,11 +31,16 @@ class NativeBackend:
     async def start(
         cls, config: GenerationConfig, model_folder: str, registry: MetricsRegistry
     ) -> NativeBackend:
-        """Loads a model in a thread. Raises `CheckpointError` or `ConfigError`."""
+        """Loads and warms up a model in a thread. Raises `CheckpointError` or `ConfigError`."""
         metrics = EngineMetrics(registry)
-        engine = await asyncio.to_thread(
-            LLMEngine.from_pretrained, model_folder, config.engine, stats=metrics
-        )
+
+        def load() -> LLMEngine:
+            engine = LLMEngine.from_pretrained(model_folder, config.engine, stats=metrics)
+            _warm_up(engine)
+            return engine
+
+        engine = await asyncio.to_thread(load)
+        metrics.recording = True
         return cls(engine)
 
     @property
@@ -78,6 +83,16 @@ class NativeBackend:
 
     async def close(self) -> None:
         await self._engine.close()
+
+
+def _warm_up(engine: LLMEngine) -> None:
+    """Compiles the kernels and touches the weights, so that no client's first token waits."""
+    params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+    engine.add_request(Request("warm-up", [0], params))
+    while engine.has_unfinished():
+        for output in engine.step():
+            if output.error is not None:
+                raise output.error
 
 
 def _model_info(engine: LLMEngine) -> ModelInfo:
