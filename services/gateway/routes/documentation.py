@@ -10,13 +10,14 @@ from services.gateway.schemas.errors import ErrorBody
 
 __all__ = ["ERROR_RESPONSES", "generation_responses"]
 
-_DESCRIPTIONS = {
+_DESCRIPTIONS: dict[int | str, str] = {
     400: "A field is wrong, unknown or not supported; `param` names it.",
     401: "No API key, or a wrong one.",
     404: "No such model.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     429: "The queue is full; `retry-after` says when to come back.",
+    "4XX": "Any other fault of the request.",  # and FastAPI does not add a 422 of its own shape
     500: "An internal error.",
     503: "The service is not ready; `retry-after` says when to come back.",
     504: "The deadline of `x-timeout-ms` passed.",

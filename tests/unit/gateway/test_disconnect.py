@@ -1,0 +1,168 @@
+"""A client that goes away takes its work with it: real uvicorn, real sockets."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from services.gateway.config import GatewayConfig
+from tests.fakes.gateway_server import RunningGateway, gateway_server
+from tests.fakes.toy_backend import ToyBackend, ToySettings
+from tests.unit.gateway.sse_client import DONE, events_of
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+
+
+@pytest.fixture
+def slow_gateway() -> Iterator[RunningGateway]:
+    """A gateway whose model takes seconds for an answer."""
+    settings = ToySettings(step_s=0.02, max_running=64, max_waiting=512, max_model_len=4096)
+    with gateway_server(ToyBackend(settings)) as running:
+        yield running
+
+
+def chat(**changes: Any) -> dict[str, Any]:
+    return {
+        "model": "toy",
+        "messages": [{"role": "user", "content": "Who keeps the lamp?"}],
+        "max_tokens": 2000,
+        **changes,
+    }
+
+
+def send(gateway: RunningGateway, path: str, body: dict[str, Any]) -> socket.socket:
+    """A request over a socket of its own, sent and not yet answered."""
+    data = json.dumps(body).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(data)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+def eventually(condition: Callable[[], bool], limit_s: float = 10.0) -> bool:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()
+
+
+def is_idle(backend: ToyBackend) -> bool:
+    load = backend.load()
+    free = load.num_free_blocks == load.num_blocks
+    return load.num_running == 0 and load.num_waiting == 0 and free
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_disconnect_while_decoding_ends_the_decode(
+    slow_gateway: RunningGateway, path: str, streamed: bool
+) -> None:
+    body = chat(stream=streamed, n=2)
+    if path == COMPLETIONS:
+        del body["messages"]
+        body["prompt"] = ["Lamps", "Ships", "Towers"]
+    connection = send(slow_gateway, path, body)
+    assert eventually(lambda: slow_gateway.backend.load().num_running > 0)
+    if streamed:
+        assert b"200" in connection.recv(4096)
+    connection.close()
+    assert eventually(lambda: is_idle(slow_gateway.backend))
+    assert slow_gateway.backend.load().num_finished == (1 if path == CHAT else 3)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_disconnect_in_the_queue_gives_the_place_up(streamed: bool) -> None:
+    backend = ToyBackend(ToySettings(max_running=0))
+    with gateway_server(backend) as gateway:
+        connection = send(gateway, CHAT, chat(stream=streamed, max_tokens=100))
+        assert eventually(lambda: backend.load().num_waiting == 1)
+        connection.close()
+        assert eventually(lambda: is_idle(backend))
+
+
+def test_two_hundred_streams_cut_at_random_leave_nothing_running(
+    slow_gateway: RunningGateway,
+) -> None:
+    chooser = random.Random(11)
+    waits_s = [chooser.uniform(0.0, 0.4) for _ in range(200)]
+
+    def cut(number: int) -> None:
+        body = chat(stream=number % 3 > 0, n=1 + number % 2)
+        with send(slow_gateway, CHAT, body) as connection:
+            connection.settimeout(waits_s[number])
+            deadline = time.monotonic() + waits_s[number]
+            try:
+                while time.monotonic() < deadline and connection.recv(65536):
+                    pass
+            except TimeoutError:
+                pass  # nothing came in the time that this client had
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(cut, range(200)))
+    assert eventually(lambda: is_idle(slow_gateway.backend))
+    assert slow_gateway.backend.load().num_finished > 100, "most were cut before they began"
+    # The gateway itself is well: it answers as before.
+    answer = httpx.post(slow_gateway.url + CHAT, json=chat(max_tokens=3), timeout=20)
+    assert answer.json()["usage"]["completion_tokens"] == 3
+
+
+def test_tokens_are_sent_as_they_come(slow_gateway: RunningGateway) -> None:
+    with httpx.stream(
+        "POST", slow_gateway.url + CHAT, json=chat(stream=True, max_tokens=50), timeout=20
+    ) as response:
+        chunks = response.iter_raw()
+        next(chunks)
+        # The first bytes are here while the model still decodes.
+        assert slow_gateway.backend.load().num_running == 1
+        rest = list(chunks)
+    assert len(rest) > 10
+
+
+def test_error_in_the_middle_is_an_event_and_the_end(slow_gateway: RunningGateway) -> None:
+    with httpx.stream(
+        "POST", slow_gateway.url + CHAT, json=chat(stream=True), timeout=20
+    ) as response:
+        assert response.status_code == 200
+        chunks = response.iter_text()
+        text = next(chunks)
+        slow_gateway.backend.dies_at_next_step = True
+        text += "".join(chunks)
+    events = events_of(text)
+    assert events[-1]["error"]["type"] == "server_error"
+    assert events[-1]["error"]["code"] == "not_ready"
+    assert DONE not in events
+
+
+def test_body_of_a_hundred_megabytes_is_refused_and_costs_nothing() -> None:
+    config = GatewayConfig(applications=("toy",))
+    backend = ToyBackend()
+    with gateway_server(backend, config) as gateway:
+
+        def chunks() -> Iterator[bytes]:
+            for _ in range(100):
+                yield b" " * (1 << 20)
+
+        headers = {"content-type": "application/json"}
+        declared = httpx.post(
+            gateway.url + CHAT, content=b" " * (100 << 20), headers=headers, timeout=60
+        )
+        assert declared.status_code == 413
+        assert declared.json()["error"]["code"] == "request_too_large"
+        chunked = httpx.post(gateway.url + CHAT, content=chunks(), headers=headers, timeout=60)
+        assert chunked.status_code == 413
+        assert httpx.get(gateway.url + "/health").status_code == 200
+        assert backend.load().num_finished == 0
