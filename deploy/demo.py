@@ -56,7 +56,7 @@ def _show_models(console: Console, client: Client) -> None:
     console.rule("Two decoders of our own, trained by this project")
     for model in client.models():
         console.print(
-            f"  {model.model:14} {model.family:6} {model.num_parameters / 1e6:.2f} M parameters, "
+            f"  {model.name:14} {model.family:6} {model.num_parameters / 1e6:.2f} M parameters, "
             f"context {model.max_model_len}, {model.cache.num_blocks} cache blocks "
             f"of {model.cache.block_size} tokens",
             highlight=False,

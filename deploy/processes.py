@@ -2,8 +2,8 @@
 
 Every process the launcher starts inherits a marker in its environment. Looking for the marker
 finds them, replicas started later and daemons that left their parent included, and never touches
-another Ray cluster on the machine, as `ray stop` would. Some of Ray's helpers write their title over
-the memory that shows their environment; those are found as children of marked ones.
+another Ray cluster on the machine, as `ray stop` would. Some of Ray's helpers write their title
+over the memory that shows their environment; those are found as children of marked ones.
 """
 
 from __future__ import annotations
