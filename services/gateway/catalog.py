@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from orrery.v1 import generation_pb2 as pb
 from services.gateway.upstream import Caller, Upstream
@@ -110,10 +110,9 @@ class Catalog:
     async def _ask(
         self, application: str, model: str, caller: Caller
     ) -> pb.GetModelResponse | None:
-        asker = replace(caller, timeout_s=min(caller.timeout_s, _ASK_TIMEOUT_S))
         try:
             return await self._upstream.get_model(
-                application, pb.GetModelRequest(model=model), asker
+                application, pb.GetModelRequest(model=model), caller.within_s(_ASK_TIMEOUT_S)
             )
         except OrreryError:
             return None  # silent, or not its model

@@ -10,7 +10,6 @@ from fastapi import Depends, Request
 from services.gateway import headers
 from services.gateway.catalog import Catalog
 from services.gateway.config import GatewayConfig
-from services.gateway.middleware import request_id_of
 from services.gateway.upstream import Caller, Upstream
 
 __all__ = ["CallerDep", "Gateway", "GatewayDep"]
@@ -31,8 +30,8 @@ def _gateway(request: Request) -> Gateway:
 
 
 def _caller(request: Request) -> Caller:
-    config = _gateway(request).config
-    return headers.caller(request.headers, request_id_of(request), config)
+    state, config = request.state, _gateway(request).config
+    return headers.caller(request.headers, state.request_id, state.arrived_s, config)
 
 
 GatewayDep = Annotated[Gateway, Depends(_gateway)]

@@ -119,7 +119,7 @@ class GrpcUpstream:
     def _context(self, caller: Caller) -> CallContext:
         return CallContext(
             request_id=caller.request_id,
-            deadline=Deadline(caller.timeout_s),
+            deadline=Deadline(caller.left_s()),
             api_key=caller.api_key,
             retry=self._retry,
         )

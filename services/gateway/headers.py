@@ -39,13 +39,16 @@ def request_id(headers: Headers) -> str | None:
     return given
 
 
-def caller(headers: Headers, request_id: str, config: GatewayConfig) -> Caller:
-    """What the calls to the services carry. Raises `InvalidRequest` for a bad deadline."""
+def caller(headers: Headers, request_id: str, arrived_s: float, config: GatewayConfig) -> Caller:
+    """What the calls to the services carry. Raises `InvalidRequest` for a bad deadline.
+
+    The time runs from `arrived_s`, on `time.monotonic`: reading the body is part of it.
+    """
     bearer = _BEARER.fullmatch(headers.get(AUTHORIZATION, ""))
     return Caller(
         request_id=request_id,
         api_key=None if bearer is None else bearer[1],
-        timeout_s=_timeout_s(headers, config),
+        deadline_s=arrived_s + _timeout_s(headers, config),
     )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -22,7 +22,7 @@ from services.gateway.errors import error_response
 from services.runtime.auth import Authenticator
 from services.runtime.errors import Internal, OrreryError
 
-__all__ = ["Observe", "RequestGuard", "note_user", "request_id_of"]
+__all__ = ["Observe", "RequestGuard", "note_user"]
 
 # Probes have no keys, and the documentation holds no secrets.
 _OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/docs", "/redoc", "/openapi.json"})
@@ -33,12 +33,6 @@ _CLIENT_LEFT = 499
 Observe = Callable[[str, int, float], None]
 
 _log = logging.getLogger("orrery.gateway")
-
-
-def request_id_of(request: Request) -> str:
-    """The id under which this request is known everywhere."""
-    request_id: str = request.state.request_id
-    return request_id
 
 
 def note_user(request: Request, user: str | None) -> None:
@@ -89,14 +83,13 @@ class _Exchange:
 
     scope: Scope
     client_send: Send
-    request_id: str = ""
+    request_id: str = field(default_factory=headers.new_request_id)
     status: int | None = None  # None: the client left before an answer began
-    started_s: float = 0.0
+    started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.request_id = headers.new_request_id()
-        self.started_s = time.monotonic()
-        self.scope.setdefault("state", {})["request_id"] = self.request_id
+        state = self.scope.setdefault("state", {})
+        state |= {"request_id": self.request_id, "arrived_s": self.started_s}
 
     async def send(self, message: Message) -> None:
         """Passes a message on; the first one carries the request's id."""

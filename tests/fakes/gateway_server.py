@@ -10,11 +10,13 @@ clients can be tested alike, and disconnects are those of real sockets.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import uvicorn
 
@@ -44,26 +46,26 @@ def gateway_server(
     """Starts both servers on free loopback ports; leaving stops them."""
     backend = ToyBackend() if backend is None else backend
     config = config or GatewayConfig(applications=(MODEL_NAME,))
-    started: Future[RunningGateway] = Future()
-    stop = threading.Event()
+    started: Future[tuple[RunningGateway, Callable[[], None]]] = Future()
 
     async def serve() -> None:
+        stop = asyncio.Event()
+        stop_from_outside = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         async with generation_server(backend, api_keys=api_keys) as services:
             upstream = GrpcUpstream(services.target, num_channels=2, max_retries=1)
             api = create_api(config, upstream, Authenticator(api_keys))
             server = uvicorn.Server(
-                uvicorn.Config(api, host="127.0.0.1", port=0, log_config=None, lifespan="on")
+                uvicorn.Config(api, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
             )
-            serving = asyncio.create_task(server.serve())
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            started.set_result(RunningGateway(f"http://127.0.0.1:{port}", port, backend))
-            while not stop.is_set():
-                await asyncio.sleep(0.02)
-            server.should_exit = True
-            server.force_exit = True
-            await serving
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                # Whoever connects from here on waits in the backlog until the server is up.
+                port = listener.getsockname()[1]
+                serving = asyncio.create_task(server.serve(sockets=[listener]))
+                gateway = RunningGateway(f"http://127.0.0.1:{port}", port, backend)
+                started.set_result((gateway, stop_from_outside))
+                await stop.wait()
+                server.should_exit = True
+                await serving
 
     def run() -> None:
         try:
@@ -75,9 +77,10 @@ def gateway_server(
 
     thread = threading.Thread(target=run, name="gateway-server")
     thread.start()
+    gateway, stop = started.result(timeout=30)
     try:
-        yield started.result(timeout=30)
+        yield gateway
     finally:
-        stop.set()
+        stop()
         thread.join(timeout=30)
         assert not thread.is_alive(), "the gateway did not stop"

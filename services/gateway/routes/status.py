@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from http import HTTPStatus
 from importlib.metadata import version
 
@@ -46,9 +45,9 @@ async def show_version() -> Version:
 
 
 async def _ask(gateway: Gateway, application: str, caller: Caller) -> ServiceReadiness:
-    timeout_s = min(caller.timeout_s, gateway.config.ready_timeout_s)
+    hurried = caller.within_s(gateway.config.ready_timeout_s)
     try:
-        await gateway.upstream.check_health(application, replace(caller, timeout_s=timeout_s))
+        await gateway.upstream.check_health(application, hurried)
     except OrreryError as error:
         reason = f"{kind_of(error).reason}: {error.message}"
         return ServiceReadiness(status="not_ready", reason=reason)

@@ -172,8 +172,8 @@ async def test_parameter_that_is_not_supported_is_accepted_only_when_it_asks_for
 
 
 def test_every_parameter_of_openais_api_is_known() -> None:
-    from openai.types.chat import completion_create_params as chat_params
     from openai.types import completion_create_params as completion_params
+    from openai.types.chat import completion_create_params as chat_params
 
     for params, model in (
         (chat_params, ChatCompletionRequest),
