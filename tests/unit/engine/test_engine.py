@@ -443,10 +443,12 @@ def test_output_that_is_no_distribution_is_an_error_of_its_request() -> None:
 def test_engine_is_dead_when_no_request_runs_any_more() -> None:
     engine = toy_engine(max_num_seqs=1)
     runner = toy_runner(engine)
+    for number in range(20):
+        runner.poisoned.add(str(number))
+        engine.add_request(request(str(number), max_tokens=2))
     with pytest.raises(EngineDeadError):
-        for number in range(20):
-            runner.poisoned.add(str(number))
-            run_one(engine, request(str(number), max_tokens=2))
+        run_to_end(engine)
+    assert engine.load().num_finished >= 15
     for name in list(engine._states):
         engine.abort(name)
 

@@ -142,8 +142,10 @@ class ToyRunner:
             return
         start = seq.num_computed_tokens
         chunk = [] if start else [PositionLogprobs(None)]
-        for token_id in seq.token_ids[start + 1 : start + 1 + num_tokens]:
-            chunk.append(PositionLogprobs(TokenLogprob(token_id, -0.01 * (token_id + 1), 1)))
+        chunk += [
+            PositionLogprobs(TokenLogprob(token_id, -0.01 * (token_id + 1), 1))
+            for token_id in seq.token_ids[start + 1 : start + 1 + num_tokens]
+        ]
         result.prompt_logprobs[seq.seq_id] = chunk
 
 
