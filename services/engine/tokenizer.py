@@ -15,7 +15,6 @@ from typing import Any
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as BackendTokenizer
-from tokenizers.processors import TemplateProcessing
 
 from services.engine.chat_template import (
     ChatTemplate,
@@ -90,21 +89,20 @@ class Tokenizer:
     def from_folder(cls, path: str | Path) -> Tokenizer:
         """Load from a Hugging Face model folder.
 
-        Reads `tokenizer.json`, `tokenizer_config.json` (and the older `special_tokens_map.json`)
-        for the special tokens, `chat_template.jinja`, and `generation_config.json` for further
-        end-of-sequence ids. Raises `ConfigError` naming the file that is missing or wrong.
+        Reads `tokenizer.json`, which also says whether a text begins with BOS;
+        `tokenizer_config.json` (and the older `special_tokens_map.json`) for the special tokens;
+        `chat_template.jinja`; `generation_config.json` for further end-of-sequence ids.
+
+        Raises `ConfigError` naming the file that is missing or wrong.
         """
         folder = Path(path)
         config = {
             **_read_json(folder / "special_tokens_map.json"),
             **_read_json(folder / "tokenizer_config.json"),
         }
-        backend = _load_backend(folder)
-        special_tokens = _special_tokens(config)
-        _set_post_processor(backend, config, special_tokens)
         return cls(
-            backend,
-            special_tokens,
+            _load_backend(folder),
+            _special_tokens(config),
             load_chat_template(folder, config),
             _generation_eos_token_ids(folder),
         )
@@ -257,21 +255,6 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
         if token is not None:
             found[name] = token
     return found
-
-
-def _set_post_processor(
-    backend: BackendTokenizer, config: Mapping[str, Any], special_tokens: Mapping[str, str]
-) -> None:
-    """Obey `add_bos_token` and `add_eos_token`: where given, they overrule `tokenizer.json`."""
-    if "add_bos_token" not in config and "add_eos_token" not in config:
-        return
-    bos = special_tokens.get("bos_token") if config.get("add_bos_token") else None
-    eos = special_tokens.get("eos_token") if config.get("add_eos_token") else None
-    around = [token for token in (bos, eos) if token is not None]
-    backend.post_processor = TemplateProcessing(
-        single=[*([bos] if bos else []), "$A", *([eos] if eos else [])],
-        special_tokens=[(token, backend.token_to_id(token)) for token in dict.fromkeys(around)],
-    )
 
 
 def _generation_eos_token_ids(folder: Path) -> tuple[int, ...]:
