@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from orrery.v1 import generation_pb2_grpc
 
+from orrery.v1 import generation_pb2_grpc
 from services.generation.backend import Backend
 from services.generation.config import GenerationConfig
 from services.generation.engine_errors import to_taxonomy
@@ -52,8 +52,9 @@ async def generation_server(
     config: GenerationConfig | None = None,
     api_keys: tuple[str, ...] = (),
 ) -> AsyncIterator[RunningServer]:
-    """Starts the server; leaving stops it at once and closes the backend."""
-    backend = ToyBackend() if backend is None else backend
+    """Starts the server; leaving stops it at once. A backend that is given stays open."""
+    own = ToyBackend()
+    backend = own if backend is None else backend
     config = config or GenerationConfig(model_name=MODEL_NAME, model_path="unused")
     policy = RpcPolicy(authenticator=Authenticator(api_keys), translate=to_taxonomy)
     servicer = GenerationServicer(config, backend, policy)
@@ -70,7 +71,7 @@ async def generation_server(
         yield RunningServer(f"127.0.0.1:{port}", servicer, backend, server)
     finally:
         await server.stop(grace=None)
-        await backend.close()
+        await own.close()
 
 
 @contextmanager

@@ -1,0 +1,83 @@
+"""Every contract test runs twice: in this process, and against the running platform.
+
+In this process the real servicer stands under a plain `grpc.aio` server over the native engine
+with the demo LLaMA in float32. Against the platform the same calls go through its gRPC port with
+`application` metadata; those are marked `integration`. `ORRERY_TEST_TARGET` names a platform that
+runs already; without it the `platform` fixture starts one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from services.engine.config import EngineConfig
+from services.generation.config import GenerationConfig
+from services.generation.native import NativeBackend
+from services.runtime.config import Settings
+from services.runtime.metrics import PrometheusRegistry
+from tests.contract.served import Served, is_idle
+from tests.fakes.generation_server import generation_server
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODEL = "orrery-llama"
+APPLICATION = "llama"
+FOLDER = REPOSITORY / "models" / MODEL
+
+CONFIG = GenerationConfig(
+    model_name=MODEL,
+    model_path=str(FOLDER),
+    engine=EngineConfig(dtype="float32", num_threads=1, kv_cache_bytes=64 << 20, max_num_seqs=32),
+)
+
+
+@pytest.fixture(scope="session")
+def native_backend() -> Iterator[NativeBackend]:
+    """The demo LLaMA in the native engine, loaded once."""
+    registry = PrometheusRegistry({"service": "generation", "model": MODEL})
+    # Asked for from inside a running event loop: loading needs a loop in another thread.
+    with ThreadPoolExecutor(max_workers=1) as elsewhere:
+        starting = NativeBackend.start(CONFIG, CONFIG.model_path, registry)
+        backend = elsewhere.submit(asyncio.run, starting).result()
+        yield backend
+        elsewhere.submit(asyncio.run, backend.close()).result()
+
+
+@pytest.fixture(params=["in-process", pytest.param("platform", marks=[pytest.mark.integration])])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
+    """The application under test. After each test nothing may be left running in it."""
+    if request.param == "in-process":
+        context = _in_process(request.getfixturevalue("native_backend"))
+    else:
+        context = _on_platform(_platform_target(request))
+    async with context as application:
+        yield application
+        load = await application.wait_until_idle(limit_s=10.0)
+        assert is_idle(load), f"something is still held: {load}"
+
+
+def _platform_target(request: pytest.FixtureRequest) -> str:
+    running = Settings.from_env().test_target
+    return running or str(request.getfixturevalue("platform").grpc_target)
+
+
+@asynccontextmanager
+async def _in_process(backend: NativeBackend) -> AsyncIterator[Served]:
+    async with (
+        generation_server(backend, CONFIG) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        yield Served(server.target, channel, (), MODEL, FOLDER, exact=True)
+
+
+@asynccontextmanager
+async def _on_platform(target: str) -> AsyncIterator[Served]:
+    async with grpc.aio.insecure_channel(target) as channel:
+        metadata = (("application", APPLICATION),)
+        yield Served(target, channel, metadata, MODEL, FOLDER, exact=False)
