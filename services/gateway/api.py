@@ -41,8 +41,13 @@ def create_api(
     authenticator: Authenticator,
     *,
     observe: Observe = _unobserved,
+    sends_request_id: bool = True,
 ) -> FastAPI:
-    """The application over an `upstream`, which it closes when it shuts down."""
+    """The application over an `upstream`, which it closes when it shuts down.
+
+    `observe` is told of every finished request. `sends_request_id` is false where the server
+    around the application puts `x-request-id` on answers itself.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,7 +66,12 @@ def create_api(
     )
     for router in (chat.router, completions.router, models.router, tokens.router, status.router):
         api.include_router(router)
-    api.add_middleware(RequestGuard, authenticator=authenticator, observe=observe)
+    api.add_middleware(
+        RequestGuard,
+        authenticator=authenticator,
+        observe=observe,
+        sends_request_id=sends_request_id,
+    )
     api.add_exception_handler(OrreryError, _answer_error)
     api.add_exception_handler(RequestValidationError, _answer_validation_error)
     api.add_exception_handler(HTTPException, _answer_http_error)

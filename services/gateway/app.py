@@ -39,7 +39,11 @@ class Gateway:
         )
         metrics = HttpMetrics(ServeRegistry({"service": "gateway"}))
         return create_api(
-            self._config, upstream, self._settings.authenticator(), observe=metrics.observe
+            self._config,
+            upstream,
+            self._settings.authenticator(),
+            observe=metrics.observe,
+            sends_request_id=False,  # Serve gives every request an id and sends it back
         )
 
 

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from orrery import methods
 from orrery.async_connection import EOF, AsyncConnection
-from orrery.errors import ModelNotFoundError, UnavailableError
+from orrery.errors import DeadlineExceededError, ModelNotFoundError, UnavailableError
 from orrery.errors import OrreryError as ClientError
 from orrery.retry import Deadline, RetryPolicy
 from orrery.settings import ClientSettings
@@ -24,7 +24,14 @@ from orrery.status import FailedCall, is_said_by_server, to_error
 from orrery.steps import CallContext, send_with_retries
 from orrery.v1 import generation_pb2 as pb
 from services.gateway.upstream import Caller
-from services.runtime.errors import ERROR_TABLE, DependencyDown, Internal, NotReady, OrreryError
+from services.runtime.errors import (
+    ERROR_TABLE,
+    DeadlineExceeded,
+    DependencyDown,
+    Internal,
+    NotReady,
+    OrreryError,
+)
 
 __all__ = ["GrpcUpstream"]
 
@@ -141,6 +148,8 @@ def _taxonomic(error: ClientError, application: str, cause: BaseException | None
         return DependencyDown(
             f"the service {application!r} does not answer", retry_after_s=error.retry_after_s
         )
+    if isinstance(error, DeadlineExceededError):
+        return DeadlineExceeded("the time of the request was up before its answer was complete")
     kind = _BY_REASON.get(error.reason, Internal)
     return kind(
         error.message,

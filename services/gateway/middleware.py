@@ -44,17 +44,25 @@ def note_user(request: Request, user: str | None) -> None:
 class RequestGuard:
     """Lets a request in, or answers for it."""
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, observe: Observe) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        observe: Observe,
+        sends_request_id: bool,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._observe = observe
+        self._sends_request_id = sends_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one HTTP request; anything else passes."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send)
+        exchange = _Exchange(scope, send, self._sends_request_id)
         try:
             self._admit(scope, exchange)
             await self._app(scope, receive, exchange.send)
@@ -83,6 +91,7 @@ class _Exchange:
 
     scope: Scope
     client_send: Send
+    sends_request_id: bool
     request_id: str = field(default_factory=headers.new_request_id)
     status: int | None = None  # None: the client left before an answer began
     started_s: float = field(default_factory=time.monotonic)
@@ -92,13 +101,12 @@ class _Exchange:
         state |= {"request_id": self.request_id, "arrived_s": self.started_s}
 
     async def send(self, message: Message) -> None:
-        """Passes a message on; the first one carries the request's id."""
+        """Passes a message on; the first one tells the status, and may carry the request's id."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (headers.REQUEST_ID.encode(), self.request_id.encode()),
-            ]
+            if self.sends_request_id:
+                header = (headers.REQUEST_ID.encode(), self.request_id.encode())
+                message["headers"] = [*message.get("headers", ()), header]
         await self.client_send(message)
 
     async def fail(self, error: OrreryError) -> None:

@@ -46,7 +46,7 @@ def test_chat_completes(client: openai.OpenAI, settings: dict[str, Any]) -> None
     assert 1 <= answer.usage.completion_tokens <= NUM_TOKENS
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
     assert answer.system_fingerprint.startswith("fp_")
-    assert answer._request_id == answer.id.removeprefix("chatcmpl-")
+    assert answer.id == f"chatcmpl-{answer._request_id}"
 
 
 def test_chat_streams_what_it_completes(client: openai.OpenAI, settings: dict[str, Any]) -> None:
