@@ -11,8 +11,8 @@
 
 from __future__ import annotations
 
-from orrery.async_client import AsyncClient, AsyncTextStream
-from orrery.client import Client, TextStream
+from orrery.async_client import AsyncClient
+from orrery.client import Client
 from orrery.errors import (
     AuthenticationError,
     CancelledError,
@@ -33,7 +33,7 @@ from orrery.errors import (
     ServiceNotFoundError,
     UnavailableError,
 )
-from orrery.requests import Chat, ChatMessage, PromptInput, SamplingOptions
+from orrery.requests import Chat, PromptInput, SamplingOptions
 from orrery.results import (
     Application,
     BatchResult,
@@ -53,6 +53,7 @@ from orrery.results import (
     TokenLogprob,
     Usage,
 )
+from orrery.streams import AsyncTextStream, TextStream
 
 __all__ = [
     "Application",
@@ -63,7 +64,6 @@ __all__ = [
     "CacheGeometry",
     "CancelledError",
     "Chat",
-    "ChatMessage",
     "Choice",
     "Client",
     "CollectionNotFoundError",

@@ -11,11 +11,21 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from orrery.errors import ModelNotFoundError
-from orrery.methods import DETOKENIZE, GENERATE, GENERATE_BATCH, GET_LOAD, SCORE, TOKENIZE, Method
+from orrery.methods import (
+    DETOKENIZE,
+    GENERATE,
+    GENERATE_BATCH,
+    GET_LOAD,
+    GET_MODEL,
+    SCORE,
+    TOKENIZE,
+    Method,
+)
 from orrery.parsing import (
     parse_batch,
     parse_detokenize,
     parse_load,
+    parse_model,
     parse_score,
     parse_tokenize,
 )
@@ -32,6 +42,7 @@ from orrery.results import (
     BatchResult,
     DetokenizeResult,
     Load,
+    ModelInfo,
     ScoreResult,
     TokenizeResult,
 )
@@ -121,6 +132,13 @@ class Calls:
         """The text of token ids."""
         request = build_detokenize(token_ids, skip_special_tokens)
         return self._unary(DETOKENIZE, request, parse_detokenize, options)
+
+    def model(self, options: CallOptions) -> Steps[ModelInfo]:
+        """What a model is."""
+        context = self._begin(options)
+        route = yield from self._router.resolve(options.model, context)
+        response = yield from self._routed(GET_MODEL, pb.GetModelRequest(), options.model, context)
+        return parse_model(response, route.application)
 
     def load(self, options: CallOptions) -> Steps[Load]:
         """What an engine is doing."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack, cast
+from typing import Self, Unpack
 
 import grpc
 
-from orrery.calls import CallOptions, Calls, StreamOpening
+from orrery.calls import CallOptions, Calls
 from orrery.connection import Connection
-from orrery.errors import CancelledError, OrreryError
-from orrery.parsing import StreamAccumulator, parse_event
 from orrery.requests import PromptInput, SamplingOptions
 from orrery.results import (
     Application,
@@ -21,13 +19,12 @@ from orrery.results import (
     Load,
     ModelInfo,
     ScoreResult,
-    StreamEvent,
     TokenizeResult,
 )
 from orrery.settings import DEFAULT_TIMEOUT_S, ClientSettings
-from orrery.status import FailedCall, to_error
+from orrery.streams import TextStream
 
-__all__ = ["Client", "TextStream"]
+__all__ = ["Client"]
 
 
 class Client:
@@ -212,6 +209,17 @@ class Client:
         found = self.applications(timeout_s=timeout_s, request_id=request_id)
         return tuple(application.model for application in found if application.model is not None)
 
+    def model(
+        self,
+        model: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ModelInfo:
+        """What a model is: family, sizes, limits, cache geometry, weight hash."""
+        options = CallOptions(model, timeout_s, request_id)
+        return self._connection.run(self._calls.model(options))
+
     def load(
         self,
         model: str | None = None,
@@ -240,86 +248,3 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self.settings.target!r})"
-
-
-class TextStream:
-    """The events of one generation, as an iterator and a context manager.
-
-    Leaving it before the end cancels the call. Errors are raised by the iteration.
-
-    Attributes:
-        request_id: The id of the call.
-    """
-
-    def __init__(self, connection: Connection, opening: StreamOpening) -> None:
-        self.request_id = opening.request_id
-        self._connection = connection
-        self._opening: StreamOpening | None = opening
-        self._accumulator = StreamAccumulator()
-        self._call: Any = None
-        self._ended = False
-        self._closed = False
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> StreamEvent:
-        if self._ended:
-            raise StopIteration
-        if self._closed:
-            raise self._cancelled()
-        try:
-            message = self._read()
-        except OrreryError as error:
-            if self._closed:  # another thread closed the stream
-                raise self._cancelled() from error
-            self._closed = True
-            raise
-        if message is None:
-            self._ended = True
-            raise StopIteration
-        event = parse_event(message)
-        self._accumulator.add(event)
-        return event
-
-    def result(self) -> GenerationResult:
-        """Reads the rest, and returns the whole generation, earlier events included."""
-        for _ in self:
-            pass
-        return self._accumulator.result()
-
-    def close(self) -> None:
-        """Cancels the call if it has not ended. May be called twice, and from another thread."""
-        self._closed = True
-        if self._call is not None:
-            self._call.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _read(self) -> Any:
-        if self._opening is not None:
-            opening, self._opening = self._opening, None
-            return self._connection.run(opening.steps, self._began)
-        try:
-            with self._connection.calling():
-                return next(self._call, None)
-        except grpc.RpcError as failure:
-            raise to_error(cast(FailedCall, failure), request_id=self.request_id) from failure
-
-    def _began(self, call: Any) -> None:
-        if self._closed:  # between two attempts: do not begin another
-            call.cancel()
-            raise self._cancelled()
-        self._call = call
-
-    def _cancelled(self) -> CancelledError:
-        return CancelledError("the stream was closed before its end", request_id=self.request_id)

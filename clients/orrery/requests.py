@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NotRequired, TypeAlias, TypedDict
+from typing import Any, TypeAlias, TypedDict
 
 from orrery.errors import InvalidRequestError
 from orrery.v1 import common_pb2
@@ -16,7 +16,6 @@ from orrery.v1 import generation_pb2 as pb
 
 __all__ = [
     "Chat",
-    "ChatMessage",
     "PromptInput",
     "SamplingOptions",
     "build_batch",
@@ -27,24 +26,20 @@ __all__ = [
 ]
 
 
-class ChatMessage(TypedDict):
-    """One turn of a chat. `role` is system, user, assistant or tool."""
-
-    role: str
-    content: str
-    name: NotRequired[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Chat:
     """Chat messages, where the model's template shall not open the assistant's turn."""
 
-    messages: Iterable[ChatMessage]
+    messages: Iterable[Mapping[str, object]]
     add_generation_prompt: bool = True
 
 
-PromptInput: TypeAlias = str | Iterable[int] | Iterable[ChatMessage] | Chat
-"""A text, token ids, or chat messages."""
+PromptInput: TypeAlias = str | Iterable[int] | Iterable[Mapping[str, object]] | Chat
+"""A text, token ids, or chat messages.
+
+A message is `{"role": ..., "content": ...}`, with a role of system, user, assistant or tool, and
+may have the participant's `"name"`.
+"""
 
 
 class SamplingOptions(TypedDict, total=False):

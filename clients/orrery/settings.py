@@ -16,7 +16,14 @@ import grpc
 
 from orrery.errors import InvalidRequestError
 
-__all__ = ["DEFAULT_TARGET", "DEFAULT_TIMEOUT_S", "ClientSettings", "data_dir", "valid_timeout_s"]
+__all__ = [
+    "DEFAULT_TARGET",
+    "DEFAULT_TIMEOUT_S",
+    "ClientSettings",
+    "data_dir",
+    "target_from_env",
+    "valid_timeout_s",
+]
 
 DEFAULT_TARGET = "127.0.0.1:9000"
 DEFAULT_TIMEOUT_S = 120.0
@@ -76,6 +83,11 @@ class ClientSettings:
             api_key=api_key if api_key is not None else env.get("ORRERY_API_KEY") or None,
             **others,  # type: ignore[arg-type]
         )
+
+
+def target_from_env() -> str | None:
+    """`ORRERY_TARGET`, or None if it is unset or empty."""
+    return os.environ.get("ORRERY_TARGET") or None
 
 
 def data_dir() -> Path:

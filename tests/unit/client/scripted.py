@@ -70,7 +70,8 @@ class ScriptedServer:
         try:
             async for message in handler(request, context):
                 yield message
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
+            # The second where gRPC was sending a message when the cancel came.
             self.cancelled.set()
             raise
 

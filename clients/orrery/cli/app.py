@@ -1,0 +1,59 @@
+"""The commands of `orrery`, put together. Each has a module of its own.
+
+Exit codes: 0 done, 2 the request or the command line is wrong, 3 nobody answers (in time), 4 any
+other failure, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from orrery.cli.chat import chat
+from orrery.cli.generate import generate
+from orrery.cli.models import models
+from orrery.cli.score import score
+from orrery.cli.status import status
+from orrery.cli.tokenize import tokenize
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="orrery",
+    help="Text generation with a running Orrery platform.",
+    epilog="Environment: ORRERY_TARGET (host:port), ORRERY_API_KEY, ORRERY_DATA_DIR.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables: prompts and keys
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        number = version("orrery")
+    except PackageNotFoundError:
+        number = "(run from its source, not installed)"
+    typer.echo(f"orrery {number}")
+    raise typer.Exit
+
+
+@app.callback()
+def orrery(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Text generation with a running Orrery platform."""
+    assert not show_version  # the eager callback has left already
+
+
+for command in (generate, chat, models, status, score, tokenize):
+    app.command()(command)

@@ -1,0 +1,144 @@
+"""What every command shares: its options, a client, errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from orrery.client import Client
+from orrery.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotFoundError,
+    OrreryError,
+    OverloadedError,
+    UnavailableError,
+)
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "JsonOption",
+    "ModelOption",
+    "TargetOption",
+    "TimeoutOption",
+    "connect",
+    "describe",
+    "fail",
+    "printable",
+    "read_text",
+    "write_json",
+]
+
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 3
+EXIT_FAILED = 4
+_EXIT_INTERRUPTED = 130
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="A model (orrery-llama) or its application (llama); may be left out if there is one.",
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", metavar="HOST:PORT", help="The platform's gRPC address."),
+]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", metavar="SECONDS", help="Most time the call may take.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@contextmanager
+def connect(target: str | None, timeout_s: float, *, max_retries: int = 2) -> Iterator[Client]:
+    """A client for one command, whose errors end it: one line, an exit code, no traceback."""
+    try:
+        client = Client(target, timeout_s=timeout_s, max_retries=max_retries)
+    except (ValueError, InvalidRequestError) as error:  # a setting that the client refuses
+        fail(str(error), EXIT_USAGE)
+    try:
+        with client:
+            yield client
+    except OrreryError as error:
+        where = f"{client.settings.target} does not answer: "
+        fail((where if _nobody_there(error) else "") + describe(error), _exit_code(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(_EXIT_INTERRUPTED) from None
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Prints one line to stderr and leaves."""
+    typer.echo(f"orrery: {' '.join(message.split())}", err=True)
+    raise typer.Exit(exit_code)
+
+
+def describe(error: OrreryError) -> str:
+    """An error in one line, for people."""
+    parts = [error.message]
+    if error.retry_after_s is not None:
+        parts.append(f"(try again in {error.retry_after_s:g} s)")
+    if not isinstance(error, InvalidRequestError | NotFoundError) and error.request_id:
+        parts.append(f"[{error.reason}, request {error.request_id}]")
+    return " ".join(parts)
+
+
+def read_text(argument: str | None, what: str) -> str:
+    """The argument itself, or standard input (without one final newline) if it is - or missing."""
+    if argument is not None and argument != "-":
+        return argument
+    if argument is None and sys.stdin.isatty():
+        fail(f"no {what}: give it as an argument, or pipe it in", EXIT_USAGE)
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        fail(f"{what}: expected UTF-8 on standard input: {error.reason}", EXIT_USAGE)
+
+
+def printable(text: str) -> str:
+    """Text that cannot command the terminal: control characters but newline and tab are dropped.
+
+    What goes to a file or a pipe stays as it is.
+    """
+    if not sys.stdout.isatty():
+        return text
+    return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
+
+
+def write_json(value: Any) -> None:
+    """A result as JSON on stdout; bytes become lists of numbers."""
+    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, OrreryError):
+        return {"reason": value.reason, "message": value.message}
+    if isinstance(value, bytes):
+        return list(value)
+    raise TypeError(f"no JSON form for {type(value).__name__}")
+
+
+def _nobody_there(error: OrreryError) -> bool:
+    """Whether gRPC found nobody, as opposed to a service that says it cannot answer now."""
+    return error.reason == UnavailableError.default_reason
+
+
+def _exit_code(error: OrreryError) -> int:
+    if isinstance(error, InvalidRequestError | NotFoundError):
+        return EXIT_USAGE
+    if isinstance(error, UnavailableError | OverloadedError | DeadlineExceededError):
+        return EXIT_UNAVAILABLE
+    return EXIT_FAILED

@@ -1,0 +1,198 @@
+"""`orrery status`: what runs, how busy it is, and what memory it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orrery.cli.platform_state import read_platform_state
+from orrery.cli.processes import PlatformProcess, platform_processes
+from orrery.cli.session import (
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    JsonOption,
+    TargetOption,
+    TimeoutOption,
+    connect,
+    fail,
+    write_json,
+)
+from orrery.cli.tables import new_table
+from orrery.client import Client
+from orrery.errors import OrreryError
+from orrery.results import Load
+from orrery.settings import data_dir, target_from_env
+
+__all__ = ["status"]
+
+_MIB = 1 << 20
+_READY = "ready"
+_OTHER = "-"  # serves something other than text generation; its own service says how it is
+_REPLICA_TITLE = "ray::ServeReplica:"
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """One application. `load` is that of one of its replicas; `replicas` counts this machine's."""
+
+    application: str
+    model: str | None
+    state: str
+    load: Load | None
+    replicas: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    grpc: str
+    http: str | None
+    http_state: str | None
+    services: list[_Service]
+    processes: list[PlatformProcess]
+    total_rss_bytes: int
+    total_pss_bytes: int | None
+
+
+def status(
+    as_json: JsonOption = False,
+    timeout_s: TimeoutOption = 10.0,
+    target: TargetOption = None,
+) -> None:
+    """Show the services with their load, and each process of the platform with its memory.
+
+    The processes are those of the platform started from $ORRERY_DATA_DIR (by default ./.orrery) on
+    this machine. The exit code is 3 if a service does not answer.
+    """
+    try:
+        state = read_platform_state(data_dir())
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    target = target or target_from_env() or (state.grpc if state else None)
+    processes = platform_processes(state.root_pids) if state else []
+    with connect(target, timeout_s, max_retries=1) as client:
+        report = _Report(
+            grpc=client.settings.target,
+            http=state.http if state else None,
+            http_state=_http_state(state.http, timeout_s) if state else None,
+            services=_services(client, processes),
+            processes=processes,
+            total_rss_bytes=sum(process.rss_bytes for process in processes),
+            total_pss_bytes=_total_pss(processes),
+        )
+    if as_json:
+        write_json(report)
+    else:
+        _print(report)
+    if any(service.state not in (_READY, _OTHER) for service in report.services):
+        raise typer.Exit(EXIT_UNAVAILABLE)
+
+
+def _services(client: Client, processes: list[PlatformProcess]) -> list[_Service]:
+    services = []
+    for application in client.applications():
+        load: Load | None = None
+        state = _OTHER
+        if application.error is not None:
+            state = application.error.reason
+        elif application.model is not None:
+            try:
+                load, state = client.load(application.name or None), _READY
+            except OrreryError as error:
+                state = error.reason
+        services.append(
+            _Service(
+                application=application.name,
+                model=application.model.name if application.model else None,
+                state=state,
+                load=load,
+                replicas=_replicas(application.name, processes),
+            )
+        )
+    return services
+
+
+def _replicas(application: str, processes: list[PlatformProcess]) -> int | None:
+    """Replicas of an application among the processes; None where none of them is known."""
+    title = f"{_REPLICA_TITLE}{application}:"
+    return sum(process.name.startswith(title) for process in processes) or None
+
+
+def _http_state(address: str, timeout_s: float) -> str:
+    """What the gateway says of itself, at its `/ready`."""
+    try:
+        response = httpx.get(f"http://{address}/ready", timeout=timeout_s, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"does not answer ({type(error).__name__})"
+    return _READY if response.is_success else f"not ready (HTTP {response.status_code})"
+
+
+def _total_pss(processes: list[PlatformProcess]) -> int | None:
+    """The sum, or None where the kernel keeps a part of it to itself."""
+    known = [process.pss_bytes for process in processes if process.pss_bytes is not None]
+    return sum(known) if len(known) == len(processes) else None
+
+
+def _print(report: _Report) -> None:
+    console = Console()
+    console.print(f"gRPC  {report.grpc}")
+    if report.http:
+        console.print(f"HTTP  {report.http}  {report.http_state}")
+    console.print()
+    console.print(_service_table(report.services))
+    console.print()
+    if report.processes:
+        console.print(_process_table(report))
+    else:
+        console.print(
+            f"No processes listed: {data_dir()} knows of no platform that runs on this machine "
+            "(ORRERY_DATA_DIR chooses the folder)."
+        )
+
+
+def _service_table(services: list[_Service]) -> Table:
+    numbers = ("REPLICAS", "RUNNING", "WAITING", "KV USED", "HIT RATE")
+    table = new_table("APPLICATION", "MODEL", "STATE", *numbers, numbers=numbers)
+    for service in services:
+        table.add_row(
+            service.application or "-",
+            service.model or "-",
+            service.state,
+            str(service.replicas or "-"),
+            *_load_cells(service.load),
+            style=None if service.state in (_READY, _OTHER) else "red",
+        )
+    return table
+
+
+def _load_cells(load: Load | None) -> tuple[str, ...]:
+    if load is None:
+        return ("-",) * 4
+    return (
+        str(load.num_running),
+        str(load.num_waiting),
+        f"{(load.num_blocks - load.num_free_blocks) / max(1, load.num_blocks):.0%}",
+        f"{load.prefix_cache_hit_rate:.0%}",
+    )
+
+
+def _process_table(report: _Report) -> Table:
+    numbers = ("PID", "RSS MiB", "PSS MiB")
+    table = new_table("PROCESS", *numbers, numbers=numbers)
+    by_size = sorted(report.processes, key=lambda process: -process.rss_bytes)
+    for process in by_size:
+        table.add_row(
+            Text(process.name), str(process.pid), _mib(process.rss_bytes), _mib(process.pss_bytes)
+        )
+    total = f"{len(report.processes)} processes in all"
+    sums = (_mib(report.total_rss_bytes), _mib(report.total_pss_bytes))
+    table.add_row(total, "", *sums, style="bold")
+    return table
+
+
+def _mib(size: int | None) -> str:
+    return "-" if size is None else f"{size / _MIB:.0f}"
