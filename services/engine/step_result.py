@@ -33,8 +33,8 @@ class StepResult:
     samples: one per scheduled sequence that samples, in the scheduled order.
     fork_samples: by seq_id, for the first token of a request with `num_samples` > 1: one per
         completion; the first is also the sequence's entry in `samples`.
-    candidates: by seq_id, for beam search: the 2 * beam_width best (token_id, logprob), best
-        first; the first is also the sequence's entry in `samples`.
+    candidates: by seq_id, for beam search: at least the 2 * beam_width best (token_id, logprob),
+        best first; the first is also the sequence's entry in `samples`.
     prompt_logprobs: by seq_id, for requests that ask, while they have no output: the prompt
         positions that this step's chunk decided. A chunk [c, c + n) decides positions c + 1 to
         c + n, and position 0 when c is 0, so that the chunks of a prompt join to one entry per

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from services.engine.logprobs import position_logprobs, token_logprobs
 from services.engine.request import PositionLogprobs, Request, SamplingParams, Sequence
-from services.engine.sampler.constraints import Constraints
+from services.engine.sampler.constraints import Constraints, ending_token_ids
 from services.engine.sampler.penalties import Penalties
 from services.engine.sampler.randomness import stream_keys, uniforms
 from services.engine.sampler.truncation import Filters, draw, kept_weights
@@ -53,8 +53,8 @@ class SampleResult:
 
     `token_ids`: int64 [N]. `valid`: bool [N], see `SampledToken`. The dictionaries hold the rows
     that asked: the token's log-probability under the model's own distribution (for `logprobs`
-    and for ranking `best_of`), its alternatives, and for beams the 2 * beam_width best tokens
-    with their log-probabilities (after penalties and constraints), best first.
+    and for ranking `best_of`), its alternatives, and for beams at least the 2 * beam_width best
+    tokens with their log-probabilities (after penalties and constraints), best first.
     """
 
     token_ids: NDArray[np.int64]
@@ -171,7 +171,9 @@ class _Plan:
         self.temperature = torch.tensor(temperatures, device=device)[:, None]  # [S, 1]
         self.filters = _filters(drawn, vocab_size, device)
 
-        self.beams = [(i, 2 * p.beam_width) for i, p in enumerate(params) if p.beam_width]
+        self.beams = [
+            (i, _num_candidates(p, eos_token_ids)) for i, p in enumerate(params) if p.beam_width
+        ]
         # best_of > n ranks completions by their log-probability, whether or not it is returned.
         scored = [i for i, p in enumerate(params) if p.logprobs is not None or p.num_samples > p.n]
         self.scored = scored
@@ -181,6 +183,12 @@ class _Plan:
     def num_output_tokens(self) -> NDArray[np.int64]:
         """int64 [N]: output tokens of each row before this step."""
         return np.array([row.seq.num_output_tokens for row in self.rows], dtype=np.int64)
+
+
+def _num_candidates(params: SamplingParams, eos_token_ids: SequenceOf[int]) -> int:
+    """Best tokens that a beam needs: `beam_width` that go on, whatever of them would end it."""
+    num_ending = len(ending_token_ids(params, eos_token_ids))
+    return params.beam_width + max(params.beam_width, num_ending)
 
 
 def _filters(params: list[SamplingParams], vocab_size: int, device: torch.device) -> Filters:
