@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
+from orrery import Client
 from tests.fakes.gateway_server import gateway_server
 from tests.fakes.generation_server import MODEL_NAME
+from tests.fakes.toy_backend import ToyBackend, ToySettings
 
 
 @dataclass(frozen=True, slots=True)
 class HttpApi:
-    """Where the API listens, and a model that chats."""
+    """Where the API listens, a model that chats, and a way to ask what its engine is doing."""
 
     url: str
     model: str
+    is_idle: Callable[[], bool]
 
     @property
     def base_url(self) -> str:
@@ -31,7 +34,30 @@ class HttpApi:
 def http_api(request: pytest.FixtureRequest) -> Iterator[HttpApi]:
     """The same cases run against both."""
     if request.param == "platform":
-        yield HttpApi(request.getfixturevalue("platform").http_url, "orrery-llama")
-        return
-    with gateway_server() as gateway:
-        yield HttpApi(gateway.url, MODEL_NAME)
+        yield from _platform_api(request.getfixturevalue("platform"))
+    else:
+        yield from _in_process_api()
+
+
+def _platform_api(platform: object) -> Iterator[HttpApi]:
+    model = "orrery-llama"
+    with Client(platform.grpc_target) as client:  # type: ignore[attr-defined]
+
+        def is_idle() -> bool:
+            load = client.load(model)
+            all_free = load.num_free_blocks == load.num_blocks
+            return load.num_running == 0 and load.num_waiting == 0 and all_free
+
+        yield HttpApi(platform.http_url, model, is_idle)  # type: ignore[attr-defined]
+
+
+def _in_process_api() -> Iterator[HttpApi]:
+    backend = ToyBackend(ToySettings(step_s=0.002, max_running=64, max_waiting=512))
+
+    def is_idle() -> bool:
+        load = backend.load()
+        all_free = load.num_free_blocks == load.num_blocks
+        return load.num_running == 0 and load.num_waiting == 0 and all_free
+
+    with gateway_server(backend) as gateway:
+        yield HttpApi(gateway.url, MODEL_NAME, is_idle)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -92,32 +90,6 @@ def test_disconnect_in_the_queue_gives_the_place_up(streamed: bool) -> None:
         assert eventually(lambda: backend.load().num_waiting == 1)
         connection.close()
         assert eventually(lambda: is_idle(backend))
-
-
-def test_two_hundred_streams_cut_at_random_leave_nothing_running(
-    slow_gateway: RunningGateway,
-) -> None:
-    chooser = random.Random(11)
-    waits_s = [chooser.uniform(0.0, 0.4) for _ in range(200)]
-
-    def cut(number: int) -> None:
-        body = chat(stream=number % 3 > 0, n=1 + number % 2)
-        with send(slow_gateway, CHAT, body) as connection:
-            connection.settimeout(waits_s[number])
-            deadline = time.monotonic() + waits_s[number]
-            try:
-                while time.monotonic() < deadline and connection.recv(65536):
-                    pass
-            except TimeoutError:
-                pass  # nothing came in the time that this client had
-
-    with ThreadPoolExecutor(16) as pool:
-        list(pool.map(cut, range(200)))
-    assert eventually(lambda: is_idle(slow_gateway.backend))
-    assert slow_gateway.backend.load().num_finished > 100, "most were cut before they began"
-    # The gateway itself is well: it answers as before.
-    answer = httpx.post(slow_gateway.url + CHAT, json=chat(max_tokens=3), timeout=20)
-    assert answer.json()["usage"]["completion_tokens"] == 3
 
 
 def test_tokens_are_sent_as_they_come(slow_gateway: RunningGateway) -> None:
