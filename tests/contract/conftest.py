@@ -2,13 +2,14 @@
 
 In this process the real servicer stands under a plain `grpc.aio` server over the native engine
 with the demo LLaMA in float32. Against the platform the same calls go through its gRPC port with
-`application` metadata; those are marked `integration`. `ORRERY_TEST_TARGET` names a platform that
-runs already; without it the `platform` fixture starts one.
+`application` metadata; those are marked `integration`. `CONTRACT_TEST_TARGET` names the gRPC
+address of a platform that runs already; without it the `platform` fixture starts one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -20,12 +21,12 @@ import pytest
 from services.engine.config import EngineConfig
 from services.generation.config import GenerationConfig
 from services.generation.native import NativeBackend
-from services.runtime.config import Settings
 from services.runtime.metrics import PrometheusRegistry
 from tests.contract.served import Served, is_idle
 from tests.fakes.generation_server import generation_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TARGET_VARIABLE = "CONTRACT_TEST_TARGET"
 MODEL = "orrery-llama"
 APPLICATION = "llama"
 FOLDER = REPOSITORY / "models" / MODEL
@@ -63,8 +64,7 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
 
 
 def _platform_target(request: pytest.FixtureRequest) -> str:
-    running = Settings.from_env().test_target
-    return running or str(request.getfixturevalue("platform").grpc_target)
+    return os.environ.get(TARGET_VARIABLE) or str(request.getfixturevalue("platform").grpc_target)
 
 
 @asynccontextmanager
