@@ -120,7 +120,7 @@ class LLMEngine:
         return bool(self._states)
 
     def load(self) -> EngineLoad:
-        pool, prefix_cache = self.scheduler.pool, self.scheduler.prefix_cache
+        pool, prefix_cache = self.scheduler.pool, self.scheduler.tables.prefix_cache
         return EngineLoad(
             num_running=self.scheduler.num_running,
             num_waiting=self.scheduler.num_waiting,

@@ -25,11 +25,12 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
 from services.engine.block_pool import BlockPool
+from services.engine.block_tables import BlockTables
 from services.engine.config import EngineConfig
 from services.engine.errors import ConfigError, ContextTooLongError, QueueFullError
 from services.engine.request import Sequence, SequenceStatus
 
-__all__ = ["PrefixCacheStats", "ScheduledSequence", "Scheduler", "SchedulerOutput"]
+__all__ = ["ScheduledSequence", "Scheduler", "SchedulerOutput"]
 
 
 @dataclass(slots=True)
@@ -57,14 +58,6 @@ class SchedulerOutput:
     num_batched_tokens: int = 0
 
 
-@dataclass(slots=True)
-class PrefixCacheStats:
-    """Prompt tokens that were looked up in the prefix cache, and those found, since the start."""
-
-    num_queried: int = 0
-    num_hit: int = 0
-
-
 class Scheduler:
     """Owns the block pool and decides, step by step, what runs.
 
@@ -80,7 +73,7 @@ class Scheduler:
             )
         self.config = config
         self.pool = BlockPool(num_blocks, config.block_size)
-        self.prefix_cache = PrefixCacheStats()
+        self.tables = BlockTables(self.pool, enable_prefix_caching=config.enable_prefix_caching)
         self.num_preemptions = 0
         # Both in order; sequences are few, so that a sorted list beats a heap with holes.
         self._running: list[Sequence] = []
@@ -118,7 +111,7 @@ class Scheduler:
         when the queue is at its bound; then nothing is held. What can start at once does not count
         as queued: with `max_num_waiting` 0, a request is accepted while a slot is free.
         """
-        most_blocks = self._blocks_for(max(seq.num_prompt_tokens, seq.max_num_tokens - 1))
+        most_blocks = self.tables.num_blocks_for(max(seq.num_prompt_tokens, seq.max_num_tokens - 1))
         if most_blocks > self.pool.num_blocks:
             raise ContextTooLongError(
                 "max_tokens",
@@ -149,10 +142,7 @@ class Scheduler:
         if parent.status is not SequenceStatus.RUNNING or full:
             self._enqueue(child)
             return
-        self.pool.acquire(parent.block_ids)
-        child.block_ids = parent.block_ids.copy()
-        child.content_ids = parent.content_ids.copy()
-        child.num_computed_tokens = parent.num_computed_tokens
+        self.tables.fork(parent, child)
         self._run(child)
 
     def resume(self, seq: Sequence) -> None:
@@ -195,12 +185,8 @@ class Scheduler:
 
     def advance(self, out: SchedulerOutput) -> None:
         """Records that a step has run: its K/V are in the cache, filled blocks become reusable."""
-        size = self.config.block_size
         for scheduled in out.scheduled:
-            seq = scheduled.seq
-            seq.num_computed_tokens += scheduled.num_tokens
-            if seq.num_computed_tokens // size > len(seq.content_ids):
-                self._register_full_blocks(seq)
+            self.tables.advance(scheduled.seq, scheduled.num_tokens)
 
     def preempt(self, seq: Sequence) -> None:
         """Makes a running sequence start again from its tokens, its K/V forgotten."""
@@ -208,17 +194,8 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Raises AssertionError when an invariant of pool, queues or sequences does not hold."""
-        self.pool.check_integrity()
-        counts = [0] * self.pool.num_blocks
-        for seq in self._running:
-            assert seq.status is SequenceStatus.RUNNING
-            assert len(set(seq.block_ids)) == len(seq.block_ids), "a block twice in one sequence"
-            assert seq.num_computed_tokens <= len(seq.block_ids) * self.config.block_size
-            assert seq.num_computed_tokens <= seq.num_tokens
-            for block_id in seq.block_ids:
-                counts[block_id] += 1
-        actual = [self.pool.ref_count(block_id) for block_id in range(self.pool.num_blocks)]
-        assert counts == actual, "reference counts and block tables disagree"
+        self.tables.check_integrity(self._running)
+        assert all(seq.status is SequenceStatus.RUNNING for seq in self._running)
         for queue, status in (
             (self._waiting, SequenceStatus.WAITING),
             (self._held, SequenceStatus.HELD),
@@ -256,29 +233,11 @@ class Scheduler:
 
         False: it was itself the last one, and is preempted.
         """
-        size = self.config.block_size
-        first_written = seq.num_computed_tokens // size
-        missing = self._blocks_for(seq.num_computed_tokens + num_tokens) - len(seq.block_ids)
-        while True:
-            shared = (
-                first_written < len(seq.block_ids)
-                and self.pool.ref_count(seq.block_ids[first_written]) > 1
-            )
-            if missing <= 0 and not shared:
-                return True
-            block_ids = self.pool.allocate(max(missing, 0) + shared)
-            if block_ids is not None:
-                break
+        while not self.tables.secure(seq, num_tokens, out.block_copies):
             victim = self._running[-1]
             self._preempt(victim, out)
             if victim is seq:
                 return False
-        if shared:  # copy-on-write
-            source, copy = seq.block_ids[first_written], block_ids.pop()
-            out.block_copies.append((source, copy))
-            seq.block_ids[first_written] = copy
-            self.pool.free([source])
-        seq.block_ids.extend(block_ids)
         return True
 
     def _preempt(self, seq: Sequence, out: SchedulerOutput) -> None:
@@ -303,7 +262,8 @@ class Scheduler:
             budget = self.config.max_num_batched_tokens - out.num_batched_tokens
             if budget == 0 or self._slots_used + seq.num_slots > self.config.max_num_seqs:
                 return
-            if not self._place(seq):
+            # While others run, the last blocks are theirs: they will need them soon.
+            if not self.tables.place(seq, keep_free=len(self._running)):
                 return
             del self._waiting[0]
             if not seq.admitted:
@@ -316,42 +276,6 @@ class Scheduler:
             out.scheduled.append(ScheduledSequence(seq, num_tokens))
             out.admitted.append(seq)
             out.num_batched_tokens += num_tokens
-
-    def _place(self, seq: Sequence) -> bool:
-        """Gives a waiting sequence blocks for all of its tokens, cached ones where it can.
-
-        All at once, so that a prompt is not preempted half-way; and while others run, not the last
-        ones, which those will need soon.
-        """
-        num_blocks = self._blocks_for(seq.num_tokens)
-        cacheable = self._num_cacheable_tokens(seq)
-        prefix = self.pool.match(
-            seq.token_ids, seq.request.cache_salt, cacheable // self.config.block_size
-        )
-        num_new = num_blocks - len(prefix.block_ids)
-        num_idle = sum(self.pool.ref_count(block_id) == 0 for block_id in prefix.block_ids)
-        if num_new + num_idle + len(self._running) > self.pool.num_free:
-            return False
-        self.pool.acquire(prefix.block_ids)
-        new_block_ids = self.pool.allocate(num_new)
-        assert new_block_ids is not None
-        seq.block_ids = prefix.block_ids + new_block_ids
-        seq.content_ids = prefix.content_ids
-        seq.num_computed_tokens = len(prefix.block_ids) * self.config.block_size
-        if not seq.admitted and cacheable:
-            self.prefix_cache.num_queried += seq.num_tokens
-            self.prefix_cache.num_hit += seq.num_computed_tokens
-        return True
-
-    def _num_cacheable_tokens(self, seq: Sequence) -> int:
-        """Tokens that may come from the cache: not the last, whose hidden state is needed.
-
-        Log-probabilities of the prompt need the hidden state of each of its tokens.
-        """
-        wants_prompt = seq.request.params.prompt_logprobs is not None
-        if not self.config.enable_prefix_caching or (wants_prompt and seq.num_output_tokens == 0):
-            return 0
-        return seq.num_tokens - 1
 
     def _expire(self, now: float, out: SchedulerOutput) -> None:
         for seq in self.sequences:
@@ -383,21 +307,7 @@ class Scheduler:
         """Takes a sequence from the running ones; its blocks go back."""
         _remove(self._running, seq)
         self._slots_used -= seq.num_slots
-        self.pool.free(seq.block_ids)
-        seq.block_ids = []
-        seq.content_ids = []
-
-    def _register_full_blocks(self, seq: Sequence) -> None:
-        if not self.config.enable_prefix_caching:
-            return
-        size = self.config.block_size
-        for index in range(len(seq.content_ids), seq.num_computed_tokens // size):
-            parent = seq.content_ids[-1] if index else seq.request.cache_salt
-            tokens = seq.token_ids[index * size : (index + 1) * size]
-            seq.content_ids.append(self.pool.register(seq.block_ids[index], parent, tokens))
-
-    def _blocks_for(self, num_tokens: int) -> int:
-        return -(-num_tokens // self.config.block_size)
+        self.tables.release(seq)
 
 
 class _Turnover:

@@ -253,8 +253,8 @@ def test_shared_prefix_is_computed_once() -> None:
     second = simulation.add([*prefix, 60], max_tokens=2)
     assert scheduled_ids(simulation.step()) == [(1, 1)]
     assert second.num_cached_tokens == 16
-    assert simulation.scheduler.prefix_cache.num_hit == 16
-    assert simulation.scheduler.prefix_cache.num_queried == 18 + 17
+    assert simulation.scheduler.tables.prefix_cache.num_hit == 16
+    assert simulation.scheduler.tables.prefix_cache.num_queried == 18 + 17
     simulation.run()
     simulation.check_tokens()
 
@@ -287,7 +287,7 @@ def test_prompt_logprobs_skip_the_prefix_cache() -> None:
     params = SamplingParams(max_tokens=1, prompt_logprobs=0)
     simulation.add(list(range(16)), max_tokens=1, params=params)
     assert scheduled_ids(simulation.step()) == [(1, 16)]
-    assert simulation.scheduler.prefix_cache.num_queried == 16
+    assert simulation.scheduler.tables.prefix_cache.num_queried == 16
 
 
 def test_cache_salt_separates_prefixes() -> None:
