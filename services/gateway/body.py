@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from services.gateway.errors import RequestRefused
+from services.gateway.errors import CLIENT_LEFT, RequestRefused
 
 __all__ = ["JsonRoute"]
 
@@ -62,11 +62,16 @@ class JsonRequest(Request):
             raise _too_large(limit)
         chunks: list[bytes] = []
         size = 0
-        async for chunk in self.stream():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
+        try:
+            async for chunk in self.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                chunks.append(chunk)
+        except ClientDisconnect:
+            raise RequestRefused(
+                CLIENT_LEFT, "the client left before its request was whole", code="client_left"
+            ) from None
         return b"".join(chunks)
 
 
@@ -86,10 +91,6 @@ class JsonRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            try:
-                return await handler(JsonRequest(request.scope, request.receive))
-            except ClientDisconnect:
-                # Nobody is left to answer: the client went away while sending.
-                return Response(status_code=499)
+            return await handler(JsonRequest(request.scope, request.receive))
 
         return handle

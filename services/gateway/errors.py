@@ -31,12 +31,16 @@ from services.runtime.errors import (
 )
 
 __all__ = [
+    "CLIENT_LEFT",
     "RequestRefused",
     "error_body",
     "error_response",
     "refused",
     "validation_refusal",
 ]
+
+# Not a status of HTTP: nobody reads it. The access log and the metrics say it, as nginx does.
+CLIENT_LEFT = 499
 
 _SERVER_ERROR = ("server_error", None)
 # Error class -> OpenAI's (type, code). A code of None: the taxonomy's reason in lower case.
@@ -87,9 +91,7 @@ class RequestRefused(HTTPException):
     An `HTTPException`, because FastAPI lets no other exception out while it reads a body.
     """
 
-    def __init__(
-        self, status: HTTPStatus, message: str, *, param: str | None = None, code: str
-    ) -> None:
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str) -> None:
         super().__init__(status, message)
         self.param = param
         self.code = code

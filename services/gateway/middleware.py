@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.gateway import headers
-from services.gateway.errors import error_response
+from services.gateway.errors import CLIENT_LEFT, error_response
 from services.runtime.auth import Authenticator
 from services.runtime.errors import Internal, OrreryError
 
@@ -26,8 +26,6 @@ __all__ = ["Observe", "RequestGuard", "note_user"]
 
 # Probes have no keys, and the documentation holds no secrets.
 _OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/docs", "/redoc", "/openapi.json"})
-
-_CLIENT_LEFT = 499
 
 # Told the route's template, the status and the seconds of every finished request.
 Observe = Callable[[str, int, float], None]
@@ -122,7 +120,7 @@ class _Exchange:
     @property
     def final_status(self) -> int:
         """What the request ended with; 499 when the client left before an answer began."""
-        return _CLIENT_LEFT if self.status is None else self.status
+        return CLIENT_LEFT if self.status is None else self.status
 
     @property
     def duration_s(self) -> float:

@@ -92,6 +92,22 @@ def test_disconnect_in_the_queue_gives_the_place_up(streamed: bool) -> None:
         assert eventually(lambda: is_idle(backend))
 
 
+def test_client_that_leaves_while_sending_is_no_error_of_ours(
+    slow_gateway: RunningGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def statuses() -> list[int]:
+        return [record.status for record in caplog.records if record.message == "request"]
+
+    with caplog.at_level("INFO", "orrery.gateway"):
+        with socket.create_connection(("127.0.0.1", slow_gateway.port)) as connection:
+            connection.sendall(
+                f"POST {CHAT} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+                'content-length: 100\r\n\r\n{"model":'.encode()
+            )
+        assert eventually(lambda: statuses() == [499])
+    assert all(record.levelname == "INFO" for record in caplog.records)
+
+
 def test_tokens_are_sent_as_they_come(slow_gateway: RunningGateway) -> None:
     with httpx.stream(
         "POST", slow_gateway.url + CHAT, json=chat(stream=True, max_tokens=50), timeout=20
@@ -119,18 +135,18 @@ def test_error_in_the_middle_is_an_event_and_the_end(slow_gateway: RunningGatewa
     assert DONE not in events
 
 
-def test_body_of_a_hundred_megabytes_is_refused_and_costs_nothing() -> None:
+def test_body_far_over_the_limit_is_refused_and_costs_nothing() -> None:
     config = GatewayConfig(applications=("toy",))
     backend = ToyBackend()
     with gateway_server(backend, config) as gateway:
 
         def chunks() -> Iterator[bytes]:
-            for _ in range(100):
+            for _ in range(24):
                 yield b" " * (1 << 20)
 
         headers = {"content-type": "application/json"}
         declared = httpx.post(
-            gateway.url + CHAT, content=b" " * (100 << 20), headers=headers, timeout=60
+            gateway.url + CHAT, content=b" " * (24 << 20), headers=headers, timeout=60
         )
         assert declared.status_code == 413
         assert declared.json()["error"]["code"] == "request_too_large"
