@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from services.engine.request import (
     CompletionOutput,
+    FinishReason,
     PositionLogprobs,
     Request,
     RequestOutput,
@@ -28,6 +29,12 @@ class CollectedRequest:
     num_cached_tokens: int = 0
     timing: RequestTiming = field(default_factory=RequestTiming)
     error: Exception | None = None
+
+    @property
+    def is_partial_at_deadline(self) -> bool:
+        """Whether time ran out after some tokens."""
+        reasons = {completion.finish_reason for completion in self.completions.values()}
+        return FinishReason.DEADLINE in reasons and self.num_output_tokens > 0
 
     def add(self, output: RequestOutput) -> None:
         """Takes in one output of the stream."""

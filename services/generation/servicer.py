@@ -20,22 +20,17 @@ from services.engine.request import (
     MAX_LOGPROBS,
     MAX_N,
     MAX_STOP_STRINGS,
-    FinishReason,
     Request,
     RequestOutput,
     SamplingParams,
 )
 from services.generation import messages, scoring
 from services.generation.backend import Backend
-from services.generation.collect import CollectedRequest, collect
+from services.generation.collect import collect
 from services.generation.config import GenerationConfig
+from services.generation.outcomes import raise_failure
 from services.generation.prompts import PromptEncoder, offload_if_large
-from services.runtime.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    ModelNotFound,
-    NotReady,
-)
+from services.runtime.errors import InvalidRequest, ModelNotFound
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, server_stream, unary
 
@@ -80,7 +75,7 @@ class GenerationServicer:
         engine_request = self._request(call, list(token_ids), params, request.priority)
         async with aclosing(self._backend.generate(engine_request)) as outputs:
             async for output in outputs:
-                _raise_failure(output)
+                raise_failure(output.outputs, output.error)
                 yield self._response(call, output, token_ids)
                 token_ids = ()  # only the first message repeats the prompt
 
@@ -124,7 +119,7 @@ class GenerationServicer:
         scoring.check_scorable(len(context_ids), len(target_ids))
         engine_request = self._request(call, context_ids + target_ids, params, priority=0)
         collected = await collect(self._backend, engine_request)
-        _raise_collected_failure(collected)
+        raise_failure(collected.completions.values(), collected.error)
         scored = scoring.scored_text(collected, len(target_ids))
         return pb.ScoreResponse(
             request_id=call.request_id,
@@ -254,8 +249,8 @@ class GenerationServicer:
             token_ids = await self._encoder.encode(messages.prompt_input(prompt))
             request = self._request(call, token_ids, params, priority)
             collected = await collect(self._backend, request)
-            if not _is_partial_at_deadline(collected):
-                _raise_collected_failure(collected)
+            if not collected.is_partial_at_deadline:
+                raise_failure(collected.completions.values(), collected.error)
         except Exception as exc:  # noqa: BLE001 - one prompt's failure must not end the others
             error = self._rpc.taxonomic(exc, call.method, call.request_id)
             return messages.failed_result(error, call.total_ns - started_ns)
@@ -274,33 +269,6 @@ class GenerationServicer:
             target, field="target", add_special_tokens=not context_ids
         )
         return context_ids, target_ids
-
-
-def _raise_failure(output: RequestOutput) -> None:
-    """Raises what a request's end means, when it means failure. Tokens already sent stay sent."""
-    for delta in output.outputs:
-        _raise_unless_success(delta.finish_reason, output.error)
-
-
-def _raise_collected_failure(collected: CollectedRequest) -> None:
-    for completion in collected.completions.values():
-        _raise_unless_success(completion.finish_reason, collected.error)
-
-
-def _raise_unless_success(reason: FinishReason | None, error: Exception | None) -> None:
-    match reason:
-        case FinishReason.ERROR:
-            raise error if error is not None else RuntimeError("the engine gave no error")
-        case FinishReason.DEADLINE:
-            raise DeadlineExceeded("the deadline passed before the completion was done")
-        case FinishReason.CANCELLED:  # not by its client: that closes the stream
-            raise NotReady("the engine is shutting down", retry_after_s=1.0)
-
-
-def _is_partial_at_deadline(collected: CollectedRequest) -> bool:
-    """Whether time ran out after some tokens: a batch then returns what there is."""
-    reasons = {completion.finish_reason for completion in collected.completions.values()}
-    return FinishReason.DEADLINE in reasons and collected.num_output_tokens > 0
 
 
 def _sum_usage(usages: Sequence[common_pb2.Usage]) -> common_pb2.Usage:

@@ -2,8 +2,9 @@
 
 In this process the real servicer stands under a plain `grpc.aio` server over the native engine
 with the demo LLaMA in float32. Against the platform the same calls go through its gRPC port with
-`application` metadata; those are marked `integration`. `CONTRACT_TEST_TARGET` names the gRPC
-address of a platform that runs already; without it the `platform` fixture starts one.
+`application` metadata; those are marked `integration`. `CONTRACT_TEST_TARGET` (gRPC) and
+`CONTRACT_TEST_URL` (HTTP) name a platform that runs already; without them the `platform` fixture
+starts one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.fakes.generation_server import generation_server
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET_VARIABLE = "CONTRACT_TEST_TARGET"
+URL_VARIABLE = "CONTRACT_TEST_URL"
 MODEL = "orrery-llama"
 APPLICATION = "llama"
 FOLDER = REPOSITORY / "models" / MODEL
@@ -56,15 +58,18 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[Served]:
     if request.param == "in-process":
         context = _in_process(request.getfixturevalue("native_backend"))
     else:
-        context = _on_platform(_platform_target(request))
+        context = _on_platform(*_platform_addresses(request))
     async with context as application:
         yield application
         load = await application.wait_until_idle(limit_s=10.0)
         assert is_idle(load), f"something is still held: {load}"
 
 
-def _platform_target(request: pytest.FixtureRequest) -> str:
-    return os.environ.get(TARGET_VARIABLE) or str(request.getfixturevalue("platform").grpc_target)
+def _platform_addresses(request: pytest.FixtureRequest) -> tuple[str, str]:
+    if TARGET_VARIABLE in os.environ:
+        return os.environ[TARGET_VARIABLE], os.environ[URL_VARIABLE]
+    platform = request.getfixturevalue("platform")
+    return platform.grpc_target, platform.http_url
 
 
 @asynccontextmanager
@@ -73,11 +78,11 @@ async def _in_process(backend: NativeBackend) -> AsyncIterator[Served]:
         generation_server(backend, CONFIG) as server,
         grpc.aio.insecure_channel(server.target) as channel,
     ):
-        yield Served(server.target, channel, (), MODEL, FOLDER, exact=True)
+        yield Served(server.target, channel, (), MODEL, FOLDER, None, exact=True)
 
 
 @asynccontextmanager
-async def _on_platform(target: str) -> AsyncIterator[Served]:
+async def _on_platform(target: str, http_url: str) -> AsyncIterator[Served]:
     async with grpc.aio.insecure_channel(target) as channel:
         metadata = (("application", APPLICATION),)
-        yield Served(target, channel, metadata, MODEL, FOLDER, exact=False)
+        yield Served(target, channel, metadata, MODEL, FOLDER, http_url, exact=False)

@@ -27,6 +27,7 @@ class Served:
     metadata: Metadata  # with the application's name
     model: str
     folder: Path  # the checkpoint it serves
+    http_url: str | None  # of the gateway in front of it, if there is one
     exact: bool  # float32, so that log-probabilities can be held to transformers' closely
 
     @property

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterable, Callable
+from inspect import isawaitable
 
 import grpc
+import httpx
 import pytest
 
 from orrery.v1 import generation_pb2 as pb
@@ -71,38 +74,70 @@ async def test_cancelled_batch_and_score_give_everything_back(served: Served) ->
 
 
 async def test_200_streams_cut_at_random_leave_nothing_behind(served: Served) -> None:
-    """Half by cancelling the call, half by closing the channel; some before their first token."""
+    """By cancelling the call, closing the channel, or leaving the HTTP connection; some of them
+    before their first token.
+    """
     rng = random.Random(20)
-    pieces = await asyncio.gather(
-        *(_cut_stream(served, rng.uniform(0.0, 1.5), close=n % 2 == 0) for n in range(200))
+    ways = [_cancel_call, _close_channel] + ([_leave_http] if served.http_url else [])
+    lengths = await asyncio.gather(
+        *(ways[number % len(ways)](served, rng.uniform(0.0, 1.5)) for number in range(200))
     )
     load = await served.wait_until_idle(limit_s=2.0)
     assert is_idle(load), load
-    assert any(pieces), "no stream got as far as a token: nothing was cut"
+    for number, way in enumerate(ways):
+        assert any(lengths[number :: len(ways)]), f"{way.__name__}: no stream got to a token"
     fresh = await served.generate(
         pb.GenerateRequest(prompt=text("a lamp"), sampling=greedy(max_tokens=4))
     )
     assert joined(fresh)
 
 
-async def _cut_stream(served: Served, after_s: float, *, close: bool) -> int:
-    """Reads for a while, then leaves in one of the two ways. Returns the messages read."""
-    # A pool of its own: closing a channel must break its connection, not one that is shared.
+async def _cancel_call(served: Served, after_s: float) -> int:
+    """Reads for a while, then cancels the call. Returns the messages read."""
+    call = served.stub.Generate(LONG, metadata=served.metadata)
+    return await _read_until_left(call, after_s, call.cancel)
+
+
+async def _close_channel(served: Served, after_s: float) -> int:
+    """Reads for a while, then closes the channel under the call."""
+    # A pool of its own: closing the channel must break its connection, not one that is shared.
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(served.target, options=options) as channel:
         call = GenerationServiceStub(channel).Generate(LONG, metadata=served.metadata)
-        count = 0
+        return await _read_until_left(call, after_s, channel.close)
 
-        async def read() -> None:
-            nonlocal count
-            async for _ in call:
-                count += 1
 
-        reader = asyncio.create_task(read())
-        await asyncio.wait([reader], timeout=after_s)
-        if close:
-            await channel.close()
-        else:
-            call.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
-        return count
+async def _leave_http(served: Served, after_s: float) -> int:
+    """Reads a chat's events for a while, then drops the connection."""
+    body = {
+        "model": served.model,
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "max_tokens": 900,
+        "temperature": 2,
+        "stream": True,
+    }
+    async with (
+        httpx.AsyncClient(base_url=str(served.http_url), timeout=60, trust_env=False) as client,
+        client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        return await _read_until_left(response.aiter_lines(), after_s, response.aclose)
+
+
+async def _read_until_left(
+    stream: AsyncIterable[object], after_s: float, leave: Callable[[], object]
+) -> int:
+    count = 0
+
+    async def read() -> None:
+        nonlocal count
+        async for _ in stream:
+            count += 1
+
+    reader = asyncio.create_task(read())
+    await asyncio.wait([reader], timeout=after_s)
+    left = leave()
+    if isawaitable(left):
+        await left
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    return count
