@@ -66,7 +66,8 @@ class Catalog:
         for model in models:
             if name in (model.name, model.application):
                 return model
-        alias = await self._find_alias(name, caller)
+        # To a service the empty name means whatever it serves; to a gateway of many it means none.
+        alias = await self._find_alias(name, caller) if name else None
         if alias is not None:
             return alias
         if self._silent:

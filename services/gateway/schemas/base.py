@@ -9,11 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-__all__ = ["Float", "StrictModel", "UInt32", "Unsupported", "refuse"]
+__all__ = ["Float", "ModelName", "StrictModel", "UInt32", "Unsupported", "refuse"]
 
 MAX_UINT32 = 2**32 - 1
 
 UInt32 = Annotated[int, Field(ge=0, le=MAX_UINT32)]
+ModelName = Annotated[
+    str,
+    Field(min_length=1, max_length=256, description="Name of a model that `/v1/models` lists."),
+]
 Float = Annotated[float, Field(allow_inf_nan=False)]
 
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from services.gateway.schemas.base import (
     MAX_UINT32,
     Float,
+    ModelName,
     StrictModel,
     UInt32,
     Unsupported,
@@ -53,7 +54,7 @@ class StreamOptions(StrictModel):
 class GenerationParameters(StrictModel):
     """What both generation endpoints accept. Unset and null mean the default."""
 
-    model: str = Field(description="Name of a model that `/v1/models` lists.")
+    model: ModelName
 
     temperature: Float | None = Field(None, description="0 = greedy. Default 1.")
     top_p: Float | None = Field(None, description="Nucleus, in (0, 1]. Default 1.")

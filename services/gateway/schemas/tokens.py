@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.gateway.schemas.base import StrictModel, UInt32, refuse
+from services.gateway.schemas.base import ModelName, StrictModel, UInt32, refuse
 from services.gateway.schemas.chat import ChatMessage
 
 __all__ = ["DetokenizeRequest", "DetokenizeResponse", "TokenizeRequest", "TokenizeResponse"]
@@ -17,7 +17,7 @@ class TokenizeRequest(StrictModel):
         json_schema_extra={"examples": [{"model": "orrery-llama", "prompt": "The Lumen Guild"}]}
     )
 
-    model: str
+    model: ModelName
     prompt: str | None = None
     messages: list[ChatMessage] | None = Field(None, min_length=1)
     add_special_tokens: bool | None = Field(
@@ -53,7 +53,7 @@ class DetokenizeRequest(StrictModel):
         json_schema_extra={"examples": [{"model": "orrery-llama", "tokens": [1, 42]}]}
     )
 
-    model: str
+    model: ModelName
     tokens: list[UInt32]
     skip_special_tokens: bool | None = Field(
         None, description="Leave special tokens out. Default false: what goes in comes back."

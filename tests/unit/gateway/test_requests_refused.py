@@ -78,6 +78,8 @@ def assert_refused(response: httpx.Response, status: int, param: str | None, cod
         (chat(stream=True, stream_options={"x": 1}), "stream_options.x", "unknown_parameter"),
         (chat(stream=True, prompt_logprobs=1), "prompt_logprobs", "invalid_value"),
         (chat(include_stop_str_in_output=1), "include_stop_str_in_output", "invalid_type"),
+        (chat(model=""), "model", "invalid_value"),
+        (chat(model="m" * 257), "model", "invalid_value"),
         (chat(nonsense=1), "nonsense", "unknown_parameter"),
         (chat(prompt="Hi"), "prompt", "unknown_parameter"),
         (chat(messages=[]), "messages", "invalid_value"),
