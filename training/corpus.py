@@ -30,7 +30,7 @@ from training.questions import (
     ask_missing_passage,
     draw_passages,
 )
-from training.world import Passage, World
+from training.world import PRONOUN_SHARE, Passage, World
 
 
 class Weight(IntEnum):
@@ -71,6 +71,10 @@ class Mix:
     describe_share: float = 0.0
     long_share: float = 0.0  # contexts of up to about 1,000 tokens
     follow_up_share: float = 0.0  # next question on the same entity, by pronoun
+    same_kind_share: float = 0.6  # contexts whose passages are on entities of one kind
+    contrast_share: float = 0.0  # answered questions on a fact that other passages state too
+    pronoun_share: float = PRONOUN_SHARE
+    context_share: float = 1.0  # of the context's tokens, how many count in the loss
 
 
 COPYING = Mix(
@@ -80,15 +84,33 @@ COPYING = Mix(
     absent_share=0.0,
     missing_share=0.0,
 )
+BINDING = Mix(
+    passage_weights=(0.01, 0.06, 0.33, 0.6),
+    num_facts=(2, 4),
+    questions=(5, 7),
+    absent_share=0.1,
+    missing_share=0.08,
+    free_text_share=0.02,
+    chat_share=0.03,
+    describe_share=0.02,
+    long_share=0.02,
+    follow_up_share=0.04,
+    same_kind_share=0.95,
+    contrast_share=0.8,
+    pronoun_share=0.05,
+    context_share=0.25,
+)
 FULL = Mix(
     passage_weights=(0.01, 0.22, 0.22, 0.5, 0.05),
     num_facts=(3, 5),
     questions=(4, 7),
     absent_share=0.24,
     missing_share=0.15,
+    context_share=0.25,
+    contrast_share=0.3,
     free_text_share=0.03,
     chat_share=0.05,
-    describe_share=0.1,
+    describe_share=0.05,
     long_share=0.04,
     follow_up_share=0.08,
 )
@@ -96,7 +118,7 @@ FULL = Mix(
 
 def samples(mix: Mix, seed: int, split: Split = Split.TRAIN) -> Iterator[Sample]:
     """An endless stream of samples, the same for the same arguments."""
-    world = World(seed, split)
+    world = World(seed, split, mix.pronoun_share)
     while True:
         draw = world.rng.random()
         if draw < mix.free_text_share:
@@ -159,10 +181,10 @@ def _document_chat(world: World, mix: Mix) -> Sample:
 def _draw_context(world: World, mix: Mix) -> list[Passage]:
     rng = world.rng
     if rng.random() < mix.long_share:
-        return draw_passages(world, rng.randint(3, 7), (4, 7))
+        return draw_passages(world, rng.randint(3, 7), (4, 7), mix.same_kind_share)
     weights = mix.passage_weights
     num_passages = rng.choices(range(len(weights)), weights)[0]
-    return draw_passages(world, num_passages, mix.num_facts)
+    return draw_passages(world, num_passages, mix.num_facts, mix.same_kind_share)
 
 
 @dataclass(frozen=True)
@@ -199,12 +221,14 @@ def _ask(
     draw = world.rng.random()
     if passage is None or (not by_pronoun and draw < mix.missing_share):
         return ask_missing_passage(world, passages)
+    others = [other for other in passages if other is not passage]
     if draw < mix.missing_share + mix.absent_share:
-        others = [other for other in passages if other is not passage]
         absent = ask_absent_fact(world, passage, others, by_pronoun=by_pronoun)
         if absent is not None:
             return absent
-    return ask_answered(world, passage, by_pronoun=by_pronoun)
+    return ask_answered(
+        world, passage, others, contrast_share=mix.contrast_share, by_pronoun=by_pronoun
+    )
 
 
 def _describe(world: World, passages: list[Passage]) -> _Asked:

@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 from tokenizers import Tokenizer
 
-from training.corpus import LOSS_WEIGHTS, Mix, Sample, samples
+from training.corpus import LOSS_WEIGHTS, Mix, Sample, Weight, samples
 from training.prompt import PAD, SPECIAL_TOKENS
 
 MAX_LENGTH = 1024
@@ -66,7 +66,9 @@ def batches(
         groups = _group(kept, tokens_per_batch)
         random.Random(chunk_seed).shuffle(groups)
         for number, group in enumerate(groups):
-            yield chunk, number, _pad(group, pad_id)
+            batch = _pad(group, pad_id)
+            _thin_context(batch.weights, mix.context_share, seed=(chunk_seed, number))
+            yield chunk, number, batch
         chunk += 1
 
 
@@ -80,6 +82,16 @@ def _group(encoded: list[Encoded], tokens_per_batch: int) -> list[list[Encoded]]
             groups.append([])
         groups[-1].append(item)
     return groups
+
+
+def _thin_context(weights: np.ndarray, share: float, seed: tuple[int, int]) -> None:
+    """Let only a random `share` of the context's tokens count, in place.
+
+    Names and values are made up, so most of the context cannot be predicted: learning from all of
+    it costs time and adds noise to the gradient of the answers.
+    """
+    is_context = weights == np.float32(LOSS_WEIGHTS[Weight.CONTEXT])
+    weights[is_context & (np.random.default_rng(seed).random(weights.shape) >= share)] = 0.0
 
 
 def _pad(group: list[Encoded], pad_id: int) -> Batch:

@@ -42,10 +42,12 @@ class Case:
     question: Question
 
 
-def draw_passages(world: World, num_passages: int, num_facts: tuple[int, int]) -> list[Passage]:
+def draw_passages(
+    world: World, num_passages: int, num_facts: tuple[int, int], same_kind_share: float = 0.6
+) -> list[Passage]:
     """Passages on different entities, often of one kind and sometimes with confusable names."""
     rng = world.rng
-    shared_kind = rng.choice(KINDS) if rng.random() < 0.6 else None
+    shared_kind = rng.choice(KINDS) if rng.random() < same_kind_share else None
     entities: list[Entity] = []
     while len(entities) < num_passages:
         if entities and rng.random() < 0.15:
@@ -57,9 +59,20 @@ def draw_passages(world: World, num_passages: int, num_facts: tuple[int, int]) -
     return [world.passage(entity, rng.randint(*num_facts)) for entity in entities]
 
 
-def ask_answered(world: World, passage: Passage, *, by_pronoun: bool = False) -> Question:
-    """Ask for a fact that the passage states."""
-    relation = world.rng.choice(passage.stated)
+def ask_answered(
+    world: World,
+    passage: Passage,
+    others: Sequence[Passage] = (),
+    *,
+    contrast_share: float = 0.0,
+    by_pronoun: bool = False,
+) -> Question:
+    """Ask for a fact that the passage states, and now and then `others` state too of theirs."""
+    candidates = passage.stated
+    if world.rng.random() < contrast_share:
+        shared = tuple(r for r in candidates if any(r in other.stated for other in others))
+        candidates = shared or candidates
+    relation = world.rng.choice(candidates)
     text = passage.entity.ask(relation, world.rng, by_pronoun=by_pronoun)
     answer = passage.entity.facts[relation.name]
     return Question(QuestionType.ANSWERED, passage.entity, relation, text, answer)

@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict, dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from training.architectures import MODEL_NAMES, body_of, build_model
-from training.corpus import COPYING, FULL, Mix
+from training.corpus import BINDING, COPYING, FULL, Mix
 from training.data import Batch, batches
 from training.export import export_model
 from training.prompt import BOS, END, PAD
@@ -29,8 +30,23 @@ from training.validate import exact_match
 
 RUNS = Path(__file__).parent / "runs"
 MODELS = Path(__file__).parent.parent / "models"
-STAGES: dict[str, Mix] = {"copying": COPYING, "full": FULL}
-COPYING_WORKS = 0.8  # exact match with one passage that ends the first stage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: it ends when a figure reaches its goal, or after `max_tokens`."""
+
+    mix: Mix
+    figure: str = ""
+    goal: float = 0.0
+    max_tokens: float = inf
+
+
+STAGES = {
+    "copying": Stage(COPYING, "answered_of_1", 0.8, 6_000_000),
+    "binding": Stage(BINDING, "answered", 0.85, 15_000_000),
+    "full": Stage(FULL),
+}
 
 
 @dataclass(frozen=True)
@@ -38,13 +54,12 @@ class Recipe:
     """What a run is made of, apart from the model (`architectures`) and the mix (`corpus`)."""
 
     model: str
-    tokens: int = 45_000_000
+    tokens: int = 36_000_000
     tokens_per_step: int = 4096
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
     warmup_steps: int = 100
-    decay_share: float = 0.35  # of the tokens, at the end, over which the rate falls to zero
-    max_copying_tokens: int = 6_000_000
+    decay_share: float = 0.55  # of the tokens, at the end, over which the rate falls to zero
     validate_every: int = 250
     checkpoint_every: int = 250
     seed: int = 7
@@ -57,6 +72,7 @@ class Progress:
     step: int = 0
     tokens: int = 0
     stage: str = "copying"
+    stage_tokens: int = 0
     chunk: int = 0
     next_batch: int = 0
     seconds: float = 0.0
@@ -97,6 +113,7 @@ class Trainer:
                 loss = self._step(batch)
                 progress.step += 1
                 progress.tokens += batch.num_tokens
+                progress.stage_tokens += batch.num_tokens
                 progress.chunk, progress.next_batch = chunk, number + 1
                 progress.seconds = time.monotonic() - started
                 bar.update(batch.num_tokens)
@@ -142,25 +159,30 @@ class Trainer:
         first_chunk, first_batch = progress.chunk, progress.next_batch
         seed = recipe.seed + list(STAGES).index(progress.stage)
         stream = batches(
-            self.tokenizer, STAGES[progress.stage], seed, recipe.tokens_per_step, first_chunk
+            self.tokenizer, STAGES[progress.stage].mix, seed, recipe.tokens_per_step, first_chunk
         )
         for chunk, number, batch in stream:
             if chunk > first_chunk or number >= first_batch:
                 yield chunk, number, batch
 
-    def _plain_loss(self, token_ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _plain_loss(
+        self, token_ids: torch.Tensor, places: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Weighted mean loss of predicting the tokens after `places` (flat indices)."""
         hidden = body_of(self.model)(input_ids=token_ids, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden[:, :-1]).float()
-        losses = F.cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten(), reduction="none")
-        return (losses * weights[:, 1:].flatten()).sum() / weights[:, 1:].sum()
+        logits = self.model.lm_head(hidden.flatten(0, 1)[places]).float()
+        losses = F.cross_entropy(logits, token_ids.flatten()[places + 1], reduction="none")
+        return (losses * weights).sum() / weights.sum()
 
     def _step(self, batch: Batch) -> float:
         factor = self._rate_factor()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.recipe.learning_rate * factor
+        weights = torch.from_numpy(batch.weights).flatten()[1:]
+        places = weights.nonzero().squeeze(1)  # the first token of a row weighs nothing
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = self._loss(torch.from_numpy(batch.token_ids), torch.from_numpy(batch.weights))
+            loss = self._loss(torch.from_numpy(batch.token_ids), places, weights[places])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
@@ -190,16 +212,21 @@ class Trainer:
         figures = {"tokens": progress.tokens, "seconds": round(progress.seconds)}
         one = held_out_cases(QuestionType.ANSWERED, num_cases, num_passages=1, seed=11)
         figures["answered_of_1"] = exact_match(self.model, self.tokenizer, one)
-        if progress.stage == "full":
+        if progress.stage != "copying":
             for kind in QuestionType:
                 cases = held_out_cases(kind, num_cases, seed=12)
                 figures[kind.value] = exact_match(self.model, self.tokenizer, cases)
         progress.history.append(figures)
         tqdm.write(json.dumps({k: round(v, 3) for k, v in figures.items()}))
-        copying_done = figures["answered_of_1"] >= COPYING_WORKS
-        too_long = progress.tokens >= self.recipe.max_copying_tokens
-        if progress.stage == "copying" and (copying_done or too_long):
-            progress.stage, progress.chunk, progress.next_batch = "full", 0, 0
+        stage = STAGES[progress.stage]
+        reached = bool(stage.figure) and figures[stage.figure] >= stage.goal
+        if reached or progress.stage_tokens >= stage.max_tokens:
+            self._enter_next_stage()
+
+    def _enter_next_stage(self) -> None:
+        names = list(STAGES)
+        self.progress.stage = names[names.index(self.progress.stage) + 1]
+        self.progress.chunk = self.progress.next_batch = self.progress.stage_tokens = 0
 
     def _special_ids(self) -> dict[str, int]:
         names = {"bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD}

@@ -55,7 +55,8 @@ class Passage:
 class World:
     """Draws entities and passages of one split from a seeded generator."""
 
-    def __init__(self, seed: int, split: Split) -> None:
+    def __init__(self, seed: int, split: Split, pronoun_share: float = PRONOUN_SHARE) -> None:
+        self.pronoun_share = pronoun_share
         self.rng = random.Random(f"{seed}-{split.value}")
         self.namer = Namer(self.rng, split)
 
@@ -81,7 +82,7 @@ class World:
         sentences: list[str] = []
         for position, relation in enumerate(stated):
             phrase = rng.choice(relation.statements)
-            if position and rng.random() < PRONOUN_SHARE:
+            if position and rng.random() < self.pronoun_share:
                 phrase = _with_pronoun(phrase, entity.pronouns)
             phrase = phrase.replace("{s}", entity.subject)
             sentences.append(_capitalised(phrase.replace("{v}", entity.facts[relation.name])))
