@@ -16,7 +16,6 @@ from orrery.errors import ModelNotFoundError, OrreryError, OverloadedError, Unav
 
 __all__ = ["Deadline", "RetryPolicy"]
 
-_NOT_FOUND_RETRIES = 2
 _NOT_FOUND_DELAY_S = 0.1
 
 
@@ -29,6 +28,7 @@ class RetryPolicy:
     """
 
     max_retries: int
+    not_found_retries: int = 2
     initial_backoff_s: float = 0.2
     max_backoff_s: float = 5.0
     max_retry_after_s: float = 60.0
@@ -42,12 +42,10 @@ class RetryPolicy:
             retries: How many retries there were already.
             said_by_server: Whether a service reported the error, not something in between.
         """
-        if retries >= self.max_retries:
-            return None
         if isinstance(error, ModelNotFoundError) and not said_by_server:
             # A load balancer that has just restarted knows no application for a moment.
-            return _NOT_FOUND_DELAY_S if retries < _NOT_FOUND_RETRIES else None
-        if not isinstance(error, UnavailableError | OverloadedError):
+            return _NOT_FOUND_DELAY_S if retries < self.not_found_retries else None
+        if retries >= self.max_retries or not isinstance(error, UnavailableError | OverloadedError):
             return None
         ceiling = min(self.max_backoff_s, self.initial_backoff_s * 2**retries)
         backoff = self.uniform(0.0, ceiling)

@@ -8,19 +8,20 @@ wrong.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import cast
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from orrery.errors import InvalidRequestError, ModelNotFoundError, OrreryError, UnavailableError
+from orrery.errors import InternalError, InvalidRequestError, ModelNotFoundError, OrreryError
 from orrery.methods import GET_MODEL, LIST_APPLICATIONS
 from orrery.parsing import parse_model
 from orrery.results import Application, ModelInfo
 from orrery.settings import ClientSettings
-from orrery.status import FailedCall, is_said_by_server, to_error
-from orrery.steps import CallContext, Steps, send_once, send_with_retries
+from orrery.status import FailedCall
+from orrery.steps import CallContext, Steps, send_with_retries
 from orrery.v1 import generation_pb2 as pb
 
 __all__ = ["Route", "Router"]
@@ -29,11 +30,7 @@ __all__ = ["Route", "Router"]
 _PROBE_TIMEOUT_S = 5.0
 
 # How an application that has no GenerationService answers, through the one balancer or the other.
-_OTHER_SERVICE_CODES = (
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.NOT_FOUND,
-)
+_OTHER_SERVICE_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +98,8 @@ class Router:
         for name in names:
             application = yield from self._probe(name, "", context)
             if application.error is not None:
+                application = yield from self._probe(name, "", context, patient=True)
+            if application.error is not None:
                 raise application.error
             if application.model is not None:
                 models.append(application.model)
@@ -116,14 +115,19 @@ class Router:
         return Route(models[0].application, "")
 
     def _serving(self, model: str, names: tuple[str, ...], context: CallContext) -> Steps[Route]:
-        silent: OrreryError | None = None
+        silent: list[str] = []
         for name in names:
             application = yield from self._probe(name, model, context)
             if application.model is not None:
                 return Route(name, model)
-            silent = silent or application.error
-        if silent is not None:
-            raise silent
+            if application.error is not None:
+                silent.append(name)
+        for name in silent:  # it can only be one of these: now they are worth waiting for
+            application = yield from self._probe(name, model, context, patient=True)
+            if application.model is not None:
+                return Route(name, model)
+            if application.error is not None:
+                raise application.error
         known = ", ".join(name for name in names if name)
         raise ModelNotFoundError(
             f"model: nobody serves {model!r}" + (f"; asked {known}" if known else ""),
@@ -131,26 +135,32 @@ class Router:
             request_id=context.request_id,
         )
 
-    def _probe(self, application: str, model: str, context: CallContext) -> Steps[Application]:
+    def _probe(
+        self, application: str, model: str, context: CallContext, *, patient: bool = False
+    ) -> Steps[Application]:
         """Whether an application serves `model` (empty = any)."""
+        if not patient:
+            context = replace(context, retry=replace(context.retry, max_retries=0))
         try:
-            response = yield from send_once(
+            response = yield from send_with_retries(
                 context,
                 GET_MODEL,
                 pb.GetModelRequest(model=model),
                 application=application,
-                at_most_s=_PROBE_TIMEOUT_S,
+                at_most_s=math.inf if patient else _PROBE_TIMEOUT_S,
             )
-        except grpc.RpcError as failure:
-            call = cast(FailedCall, failure)
-            error = to_error(call, request_id=context.request_id)
-            if isinstance(error, ModelNotFoundError) and is_said_by_server(call):
-                return Application(application, None, None)
-            other_service = call.code() in _OTHER_SERVICE_CODES and not is_said_by_server(call)
-            if other_service and not isinstance(error, UnavailableError):
-                return Application(application, None, None)
-            return Application(application, None, error)
+        except OrreryError as error:
+            absent = error if _may_serve(error) else None
+            return Application(application, None, absent)
         return Application(application, parse_model(response, application), None)
+
+
+def _may_serve(error: OrreryError) -> bool:
+    """Whether an application that answered so may serve the model nevertheless."""
+    if isinstance(error, ModelNotFoundError):
+        return False
+    other_service = _code(error) in _OTHER_SERVICE_CODES and type(error) is InternalError
+    return not other_service
 
 
 def _code(error: OrreryError) -> grpc.StatusCode | None:

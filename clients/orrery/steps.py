@@ -22,7 +22,7 @@ from orrery.retry import Deadline, RetryPolicy
 from orrery.settings import ClientSettings, valid_timeout_s
 from orrery.status import FailedCall, is_said_by_server, to_error
 
-__all__ = ["CallContext", "Effect", "Pause", "Send", "Steps", "send_once", "send_with_retries"]
+__all__ = ["CallContext", "Effect", "Pause", "Send", "Steps", "send_with_retries"]
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT")
@@ -79,7 +79,9 @@ class CallContext:
             request_id=uuid.uuid4().hex if request_id is None else _valid_request_id(request_id),
             deadline=Deadline(timeout_s),
             api_key=settings.api_key,
-            retry=RetryPolicy(max_retries=settings.max_retries),
+            retry=RetryPolicy(
+                max_retries=settings.max_retries, not_found_retries=min(2, settings.max_retries)
+            ),
         )
 
     def metadata(self, application: str, timeout_s: float | None) -> Metadata:
@@ -95,13 +97,12 @@ class CallContext:
         return tuple(pairs)
 
 
-def send_once(
+def _send_once(
     context: CallContext,
     method: Method[Any, ResponseT],
     request: Any,
-    *,
     application: str,
-    at_most_s: float = math.inf,
+    at_most_s: float,
 ) -> Steps[ResponseT]:
     """One attempt. A failure comes as the `grpc.RpcError` that it is."""
     timeout_s = context.deadline.grpc_timeout(at_most_s)
@@ -114,9 +115,16 @@ def send_once(
 
 
 def send_with_retries(
-    context: CallContext, method: Method[Any, ResponseT], request: Any, *, application: str
+    context: CallContext,
+    method: Method[Any, ResponseT],
+    request: Any,
+    *,
+    application: str,
+    at_most_s: float = math.inf,
 ) -> Steps[ResponseT]:
     """Attempts until one succeeds or trying again makes no sense or does not fit the deadline.
+
+    `at_most_s` bounds a single attempt where the deadline of the call leaves it more.
 
     Raises:
         OrreryError: What the last attempt ended with.
@@ -124,7 +132,7 @@ def send_with_retries(
     retries = 0
     while True:
         try:
-            return (yield from send_once(context, method, request, application=application))
+            return (yield from _send_once(context, method, request, application, at_most_s))
         except grpc.RpcError as failure:
             call = cast(FailedCall, failure)
             error = to_error(call, request_id=context.request_id)

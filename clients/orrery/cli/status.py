@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -124,6 +123,8 @@ def _replicas(application: str, processes: list[PlatformProcess]) -> int | None:
 
 def _http_state(address: str, timeout_s: float) -> str:
     """What the gateway says of itself, at its `/ready`."""
+    import httpx  # here, because it takes longer to import than all the rest
+
     try:
         response = httpx.get(f"http://{address}/ready", timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:

@@ -150,6 +150,16 @@ async def test_model_of_an_application_that_does_not_answer_is_unavailable_not_m
         await client.call("generate", "x", model="orrery-llama")
 
 
+@pytest.mark.parametrize("name", ["orrery-llama", None])
+async def test_model_whose_replica_is_just_being_replaced_is_waited_for(
+    server: ScriptedServer, client: AnyClient, name: str | None
+) -> None:
+    away = abort(grpc.StatusCode.UNAVAILABLE, "no server available")
+    server.on("ListApplications", reply(FieldMask(paths=["llama"])))
+    server.on("GetModel", away, away, model("orrery-llama"))
+    assert (await client.call("generate", "x", model=name)).text == "ll"
+
+
 async def test_hanging_application_does_not_hide_the_others(
     server: ScriptedServer, client: AnyClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +187,15 @@ async def test_application_briefly_unknown_after_a_restart_is_tried_again(
         "Generate", abort(grpc.StatusCode.NOT_FOUND, "Application 'llama' not found"), tokens("ok")
     )
     assert (await client.call("generate", "x", model="llama")).text == "ok"
+
+
+async def test_application_listed_before_the_balancer_knows_it_is_tried_again(
+    server: ScriptedServer, client: AnyClient
+) -> None:
+    server.on("ListApplications", reply(FieldMask(paths=["llama"])))
+    unknown = abort(grpc.StatusCode.NOT_FOUND, "Application 'llama' not found")
+    server.on("GetModel", unknown, model("orrery-llama"))
+    assert (await client.call("generate", "x", model="orrery-llama")).text == "ll"
 
 
 async def test_application_unknown_for_good_is_not_found(
