@@ -113,6 +113,14 @@ def test_output_continues_a_prompt_that_ends_inside_a_character(
         assert told.removesuffix(REPLACEMENT) + "".join(pieces) == whole
 
 
+def test_a_space_after_a_prompt_of_half_a_character_is_no_leading_space() -> None:
+    backend = cases.byte_fallback()
+    tokenizer = Tokenizer(backend)
+    half, space = backend.token_to_id("<0xE2>"), backend.token_to_id("<0x20>")
+    assert tokenizer.decode([half, space]) == "\ufffd "
+    assert deltas(tokenizer, [half], [space]) == ([" ", ""], None)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_deltas_of_broken_characters_add_up_to_the_whole_decoding(
