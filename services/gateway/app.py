@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import ValidationError
 from ray import serve
 
 from services.gateway.api import create_api
 from services.gateway.config import GatewayConfig
 from services.gateway.grpc_upstream import GrpcUpstream
 from services.gateway.metrics import HttpMetrics
-from services.runtime.config import Settings
+from services.runtime.config import Settings, config_from_args
 from services.runtime.logging import configure_logging
 from services.runtime.serve_metrics import ServeRegistry
 
@@ -49,12 +48,5 @@ class Gateway:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args`, the fields of `GatewayConfig`. Raises `ValueError`."""
-    try:
-        config = GatewayConfig(**args)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise ValueError(f"args of the gateway application: {problems}") from error
+    config = config_from_args(GatewayConfig, args, "gateway")
     return serve.deployment(name="Gateway")(serve.ingress()(Gateway)).bind(config)

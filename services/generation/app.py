@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic import ValidationError
 from ray import serve
 
 from services.generation.backend import Backend
@@ -19,7 +18,7 @@ from services.generation.backends import load_backend
 from services.generation.config import GenerationConfig
 from services.generation.engine_errors import to_taxonomy
 from services.generation.servicer import GenerationServicer
-from services.runtime.config import Settings
+from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.metrics import MetricsRegistry
@@ -80,14 +79,7 @@ def build(args: dict[str, Any]) -> serve.Application:
 
 def bind(args: dict[str, Any], load: BackendLoader) -> serve.Application:
     """The application over any backend."""
-    try:
-        config = GenerationConfig(**args)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise ValueError(f"args of the generation application: {problems}") from error
+    config = config_from_args(GenerationConfig, args, "generation")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
     deployment = serve.deployment(name="Generation")(Generation)
     return deployment.bind(config, load)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from services.runtime.auth import Authenticator
 
-__all__ = ["Settings", "SettingsError"]
+__all__ = ["Settings", "SettingsError", "config_from_args"]
 
 PREFIX = "ORRERY_"
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 # The client's own variables: whoever exports them for the command line may also start the platform.
 CLIENT_VARIABLES = frozenset({"ORRERY_TARGET", "ORRERY_API_KEY"})
 
@@ -76,6 +78,21 @@ class Settings(BaseModel):
         root = self.root or Path(__file__).resolve().parents[2]
         below = root / path
         return str(below) if below.exists() else path
+
+
+def config_from_args(config_type: type[ConfigT], args: Mapping[str, Any], service: str) -> ConfigT:
+    """A service's own settings from the `args` of its Serve application.
+
+    Raises `ValueError` naming every key that is unknown or whose value is wrong.
+    """
+    try:
+        return config_type(**args)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+            for problem in error.errors(include_input=False)
+        )
+        raise ValueError(f"args of the {service} application: {problems}") from None
 
 
 def _split(value: str) -> list[str]:
