@@ -37,12 +37,13 @@ class Client:
 
     Args:
         target: `host:port` of the gRPC endpoint; by default `ORRERY_TARGET`, or 127.0.0.1:9000.
+            `grpcs://host:port` = TLS with the system's certificates.
         api_key: By default `ORRERY_API_KEY`, if set.
         timeout_s: Time of a call where the call gives none, in seconds; `math.inf` = no limit.
         applications: Where to look for models, instead of asking the platform what there is.
         max_retries: Most repetitions of one call.
         num_channels: Connections to spread calls over; each carries 100 calls at once.
-        credentials: For TLS, as made by `grpc.ssl_channel_credentials`; None = plain text.
+        credentials: For TLS with other certificates, made by `grpc.ssl_channel_credentials`.
 
     Raises:
         InvalidRequestError: `timeout_s` is not positive.

@@ -28,6 +28,7 @@ __all__ = [
 DEFAULT_TARGET = "127.0.0.1:9000"
 DEFAULT_TIMEOUT_S = 120.0
 _DEFAULT_DATA_DIR = ".orrery"
+_TLS_SCHEME = "grpcs://"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class ClientSettings:
     """How a client reaches the platform.
 
     Attributes:
-        target: `host:port` of the gRPC endpoint.
+        target: `host:port` of the gRPC endpoint, or another name that gRPC resolves
+            (`unix:/path`, `dns:///host:port`).
         api_key: Sent as `authorization: Bearer <key>`; never shown by `repr`.
         timeout_s: Default time of a call in seconds; infinity = none.
         applications: Names of the applications to look for models in; None = ask the platform.
@@ -55,8 +57,8 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         valid_timeout_s(self.timeout_s)
-        if not self.target:
-            raise ValueError("target: expected host:port, got an empty string")
+        if ":" not in self.target or self.target.startswith(("http:", "https:")):
+            raise ValueError(f"target: expected host:port, got {self.target!r}")
         if self.max_retries < 0:
             raise ValueError(f"max_retries: expected 0 or more, got {self.max_retries}")
         if self.num_channels < 1:
@@ -75,11 +77,16 @@ class ClientSettings:
     ) -> ClientSettings:
         """Settings with `ORRERY_TARGET` and `ORRERY_API_KEY` where an argument is None.
 
-        An empty variable counts as unset.
+        An empty variable counts as unset. A target that begins with `grpcs://` asks for TLS with
+        the system's certificates, unless `credentials` say otherwise.
         """
         env = os.environ if environ is None else environ
+        if target is None:
+            target = env.get("ORRERY_TARGET") or DEFAULT_TARGET
+        if target.startswith(_TLS_SCHEME) and others.get("credentials") is None:
+            others["credentials"] = grpc.ssl_channel_credentials()
         return cls(
-            target=target if target is not None else env.get("ORRERY_TARGET") or DEFAULT_TARGET,
+            target=target.removeprefix(_TLS_SCHEME),
             api_key=api_key if api_key is not None else env.get("ORRERY_API_KEY") or None,
             **others,  # type: ignore[arg-type]
         )

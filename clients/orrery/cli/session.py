@@ -53,7 +53,11 @@ ModelOption = Annotated[
 ]
 TargetOption = Annotated[
     str | None,
-    typer.Option("--target", metavar="HOST:PORT", help="The platform's gRPC address."),
+    typer.Option(
+        "--target",
+        metavar="HOST:PORT",
+        help="The platform's gRPC address; grpcs://HOST:PORT for TLS.",
+    ),
 ]
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", metavar="SECONDS", help="Most time the call may take.")

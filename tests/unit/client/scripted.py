@@ -215,13 +215,18 @@ def _listing(server: ScriptedServer) -> grpc.GenericRpcHandler:
 
 
 @asynccontextmanager
-async def scripted_server() -> AsyncIterator[ScriptedServer]:
+async def scripted_server(
+    credentials: grpc.ServerCredentials | None = None,
+) -> AsyncIterator[ScriptedServer]:
     """Starts the server on a free loopback port; `GetModel` answers that it serves `scripted`."""
     server = ScriptedServer(grpc_server=grpc.aio.server())
     server.on("GetModel", model("scripted"))
     pb_grpc.add_GenerationServiceServicer_to_server(_Servicer(server), server.grpc_server)
     server.grpc_server.add_generic_rpc_handlers((_listing(server),))
-    port = server.grpc_server.add_insecure_port("127.0.0.1:0")
+    if credentials is None:
+        port = server.grpc_server.add_insecure_port("127.0.0.1:0")
+    else:
+        port = server.grpc_server.add_secure_port("127.0.0.1:0", credentials)
     server.target = f"127.0.0.1:{port}"
     await server.grpc_server.start()
     try:

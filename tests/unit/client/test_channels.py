@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import grpc
 import pytest
 
 import orrery
 from orrery.channels import channel_options
 from tests.fakes.generation_server import generation_server_in_thread
-from tests.unit.client.both_clients import AnyClient
+from tests.unit.client.both_clients import AnyClient, AsyncFace, SyncFace
 from tests.unit.client.conftest import MakeClient
-from tests.unit.client.scripted import ScriptedServer, tokens
+from tests.unit.client.scripted import ScriptedServer, scripted_server, tokens
 
 
 async def test_calls_are_spread_over_several_connections(
@@ -77,6 +81,35 @@ async def test_async_client_in_use_by_another_loop_says_so(server: ScriptedServe
         await client.generate("x")
         with pytest.raises(RuntimeError, match="one event loop"):
             await asyncio.to_thread(lambda: asyncio.run(client.generate("x")))
+
+
+def certificate(folder: Path) -> tuple[bytes, bytes]:
+    """A new key and its certificate for `localhost`, signed by itself."""
+    key, signed = folder / "key.pem", folder / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    command += f" -addext subjectAltName=DNS:localhost -keyout {key} -out {signed}"
+    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    return key.read_bytes(), signed.read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.parametrize("face", [AsyncFace, SyncFace])
+async def test_credentials_are_those_of_the_connection(
+    tmp_path: Path, face: type[AsyncFace | SyncFace]
+) -> None:
+    key, signed = await asyncio.to_thread(certificate, tmp_path)
+    served = grpc.ssl_server_credentials([(key, signed)])
+    trusted = grpc.ssl_channel_credentials(signed)
+    async with scripted_server(served) as server:
+        server.on("Generate", tokens("secret"))
+        target = server.target.replace("127.0.0.1", "localhost")
+        client = face(target, credentials=trusted)
+        assert (await client.call("generate", "x")).text == "secret"
+        stranger = face(f"grpcs://{target}", max_retries=0)
+        with pytest.raises(orrery.UnavailableError):
+            await stranger.call("generate", "x")
+        for each in (client, stranger):
+            await each.close()
 
 
 @pytest.mark.parametrize(

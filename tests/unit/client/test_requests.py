@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orrery
@@ -142,6 +142,7 @@ def test_priority_out_of_range_is_refused_by_name() -> None:
     assert caught.value.field == "priority"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers()))
 def test_token_ids_are_sent_as_they_are_or_refused_by_name(token_ids: list[int]) -> None:
     if all(0 <= token_id < 1 << 32 for token_id in token_ids):
@@ -152,6 +153,7 @@ def test_token_ids_are_sent_as_they_are_or_refused_by_name(token_ids: list[int])
         assert caught.value.field == "prompt"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(min_codepoint=0, max_codepoint=0x10FFFF)))
 def test_text_is_sent_as_it_is_or_refused_by_name(text: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in text):

@@ -6,7 +6,7 @@ import math
 
 import grpc
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orrery
@@ -33,6 +33,7 @@ def test_backoff_doubles_up_to_its_ceiling() -> None:
     assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0, None]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 7))
 def test_jitter_stays_within_the_backoff(retries: int) -> None:
     delay = RetryPolicy(max_retries=8).delay_s(

@@ -26,6 +26,13 @@ def test_argument_wins_over_environment_wins_over_default() -> None:
     assert (chosen.target, chosen.api_key) == ("given:2", "given-key")
 
 
+def test_scheme_of_the_target_asks_for_tls() -> None:
+    plain, secure = settings({}, target="h:1"), settings({"ORRERY_TARGET": "grpcs://h:1"})
+    assert plain.target == secure.target == "h:1"
+    assert plain.credentials is None
+    assert secure.credentials is not None
+
+
 def test_empty_variable_counts_as_unset() -> None:
     assert settings({"ORRERY_TARGET": "", "ORRERY_API_KEY": ""}) == settings({})
 
@@ -44,7 +51,13 @@ def test_key_that_cannot_be_a_header_is_refused_without_showing_it(key: str) -> 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("max_retries", -1), ("num_channels", 0), ("target", "")],
+    [
+        ("max_retries", -1),
+        ("num_channels", 0),
+        ("target", ""),
+        ("target", "localhost"),
+        ("target", "http://localhost:8000"),
+    ],
 )
 def test_argument_that_makes_no_sense_is_refused_by_name(argument: str, value: Any) -> None:
     with pytest.raises(ValueError, match=argument):
