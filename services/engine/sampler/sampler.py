@@ -31,9 +31,8 @@ from services.engine.step_result import SampledToken
 
 __all__ = ["SampleResult", "SampleRow", "Sampler"]
 
-_MIN_TEMPERATURE = (
-    1e-5  # below it, logits differ by more than float32 can hold; the limit is greedy
-)
+# Below it logits differ by more than float32 can hold; by then the draw is greedy anyway.
+_MIN_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +95,7 @@ class Sampler:
         raw = logits.index_select(0, plan.scored_rows) if plan.scored else None  # a copy
         if plan.processed:
             logits = self._process(logits, plan)
-        token_ids = _argmax(logits)
-        valid = np.isfinite(logits.numpy(force=True)[np.arange(len(rows)), token_ids])
+        token_ids, valid = _most_likely(logits)
         result = SampleResult(token_ids, valid)
         if plan.beams:
             _collect_candidates(result, logits, plan)
@@ -209,12 +207,14 @@ def _filters(params: list[SamplingParams], vocab_size: int, device: torch.device
     )
 
 
-def _argmax(logits: Tensor) -> NDArray[np.int64]:
-    """The first largest entry of each row. numpy's is vectorised on the CPU, torch's is not."""
-    if logits.device.type == "cpu":
-        token_ids: NDArray[np.int64] = logits.numpy().argmax(-1)
-        return token_ids
-    return logits.argmax(-1).numpy(force=True)
+def _most_likely(logits: Tensor) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The first largest entry of each row, and whether it is finite (it is not if one is NaN)."""
+    if logits.device.type == "cpu":  # numpy's argmax is vectorised there, torch's is not
+        values = logits.numpy()
+        token_ids = values.argmax(-1)
+        return token_ids, np.isfinite(np.take_along_axis(values, token_ids[:, None], -1)[:, 0])
+    best = logits.max(-1)
+    return best.indices.numpy(force=True), best.values.isfinite().numpy(force=True)
 
 
 def _score(result: SampleResult, raw: Tensor, plan: _Plan) -> None:

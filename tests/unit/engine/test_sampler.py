@@ -200,3 +200,23 @@ def test_a_row_of_nan_is_told_and_spoils_no_other(temperature: float) -> None:
     assert [token.valid for token in result.tokens()] == [True, False, True]
     assert [result.token_ids[0], result.token_ids[2]] == [expected[0], expected[2]]
     assert 0 <= result.token_ids[1] < VOCAB_SIZE
+
+
+@pytest.mark.gpu
+def test_a_gpu_samples_the_same_tokens() -> None:
+    """Up to rounding, which decides one draw in a million; these are fixed."""
+    params = [
+        SamplingParams(temperature=0.0, repetition_penalty=1.2),
+        SamplingParams(seed=1),
+        SamplingParams(seed=2, top_k=5, top_p=0.8, min_p=0.01, logprobs=2),
+        SamplingParams(seed=3, typical_p=0.7, presence_penalty=0.5, banned_token_ids=(4,)),
+        SamplingParams(beam_width=2),
+    ]
+    rows = [row(one, output=[5, 5, 9], request_id=str(i)) for i, one in enumerate(params)]
+    logits = random_logits(len(rows), VOCAB_SIZE, seed=15)
+    expected = sampler().sample(logits.clone(), rows)
+    result = Sampler(VOCAB_SIZE, (EOS,), "cuda").sample(logits.cuda(), rows)
+    assert result.token_ids.tolist() == expected.token_ids.tolist()
+    assert result.valid.all()
+    assert result.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    assert [t for t, _ in result.candidates[4]] == [t for t, _ in expected.candidates[4]]
