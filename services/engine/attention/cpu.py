@@ -1,7 +1,7 @@
 """The fast path on CPUs: compiled kernels for few query tokens, torch's own attention for many.
 
 A sequence with at most `MAX_KERNEL_QUERIES` new tokens (a decode) is attended to in place, over the
-paged cache, by `cpu_kernels.py`. A longer one (a prompt, or a chunk of it) goes to torch's flash
+paged cache, by compiled kernels. A longer one (a prompt, or a chunk of it) goes to torch's flash
 attention: over its own keys and values where it is fresh, else over a dense copy of its context.
 """
 
@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from services.engine.attention.cpu_kernels import CPUKernels, load_kernels
 from services.engine.attention.interface import AttentionMetadata
-from services.engine.attention.openmp import parallel_runner
+from services.engine.cpu_kernels.openmp import launch
+from services.engine.cpu_kernels.paged_attention import paged_attention_kernels
+from services.engine.cpu_kernels.primitives import float_bits
 from services.engine.kv_cache import LayerCache
 
 __all__ = ["CPUAttention"]
 
 MAX_KERNEL_QUERIES = 4  # beyond it, reading the context once for all queries wins
 _NO_WINDOW = 1 << 40  # more than any position
-_WORTH_A_THREAD = 1 << 15  # elements: less is done sooner than another thread wakes up
 
 
 @dataclass(slots=True)
@@ -51,22 +51,16 @@ class _Plan:
     row_seqs: npt.NDArray[np.int32]  # and the sequence of each
     num_row_keys: int  # keys that they see, in all
     long_queries: list[_LongQuery]
-    num_threads: int
 
 
 class CPUAttention:
     """bfloat16 or float32, with softmax and sums in float32.
 
-    Holds a step's plan and argument buffers: one per engine, not for two threads at once.
+    Holds a step's plan: one per engine, not for two threads at once.
     """
 
     def __init__(self) -> None:
-        self._run = parallel_runner()
         self._plan: _Plan | None = None
-        self._counter = np.zeros(1, dtype=np.int64)  # the kernels' work items taken so far
-        self._counter_address = self._counter.ctypes.data
-        self._args = np.zeros(32, dtype=np.int64)
-        self._args_address = self._args.ctypes.data
 
     def __call__(
         self,
@@ -83,58 +77,42 @@ class CPUAttention:
             self._plan = _make_plan(meta)
         plan = self._plan
         q, k, v = _with_dense_heads(q), _with_dense_heads(k), _with_dense_heads(v)
-        kernels = load_kernels(q.dtype, q.shape[-1])
-        self._write(kernels, k, v, cache, plan)
+        _write(k, v, cache, meta)
         out = torch.empty(q.shape, dtype=q.dtype)
         if len(plan.rows):
-            self._attend_rows(kernels, q, cache, plan, scale, window, out)
+            _attend_rows(q, cache, plan, scale, window, out)
         for query in plan.long_queries:
             rows = slice(query.start, query.stop)
             out[rows] = _attend_long(q[rows], k[rows], v[rows], cache, query, scale, window)
         return out
 
-    def _write(
-        self, kernels: CPUKernels, k: Tensor, v: Tensor, cache: LayerCache, plan: _Plan
-    ) -> None:
-        num_tokens, num_kv_heads, _ = k.shape
-        arguments = (
-            self._counter_address, num_tokens, num_kv_heads, cache.block_size,
-            plan.meta.slot_mapping.data_ptr(), k.data_ptr(), k.stride(0), v.data_ptr(),
-            v.stride(0), cache.k.data_ptr(), cache.v.data_ptr(),
-        )  # fmt: skip
-        self._call(kernels.write, arguments, 2 * k.numel(), plan.num_threads)
 
-    def _attend_rows(
-        self,
-        kernels: CPUKernels,
-        q: Tensor,
-        cache: LayerCache,
-        plan: _Plan,
-        scale: float,
-        window: int | None,
-        out: Tensor,
-    ) -> None:
-        num_kv_heads = cache.k.shape[1]
-        meta = plan.meta
-        arguments = (
-            self._counter_address, len(plan.rows), num_kv_heads, q.shape[1] // num_kv_heads,
-            cache.block_size, plan.rows.ctypes.data, plan.row_seqs.ctypes.data,
-            meta.positions.data_ptr(), meta.block_tables.data_ptr(), meta.block_tables.stride(0),
-            _NO_WINDOW if window is None else window, int(np.float32(scale).view(np.int32)),
-            meta.max_seq_len, q.data_ptr(), q.stride(0), cache.k.data_ptr(), cache.v.data_ptr(),
-            out.data_ptr(),
-        )  # fmt: skip
-        elements = plan.num_row_keys * q.shape[1] * q.shape[2]
-        self._call(kernels.attend, arguments, elements, plan.num_threads)
+def _write(k: Tensor, v: Tensor, cache: LayerCache, meta: AttentionMetadata) -> None:
+    num_tokens, num_kv_heads, head_dim = k.shape
+    arguments = (
+        num_tokens, num_kv_heads, cache.block_size, meta.slot_mapping.data_ptr(),
+        k.data_ptr(), k.stride(0), cache.k.data_ptr(),
+        v.data_ptr(), v.stride(0), cache.v.data_ptr(),
+    )  # fmt: skip
+    launch(paged_attention_kernels(k.dtype, head_dim).write, arguments, 2 * k.numel())
 
-    def _call(
-        self, kernel: int, arguments: tuple[int, ...], elements: int, num_threads: int
-    ) -> None:
-        self._counter[0] = 0
-        self._args[: len(arguments)] = arguments
-        if elements < _WORTH_A_THREAD:
-            num_threads = 1
-        self._run(kernel, self._args_address, num_threads)
+
+def _attend_rows(
+    q: Tensor, cache: LayerCache, plan: _Plan, scale: float, window: int | None, out: Tensor
+) -> None:
+    """The sequences with few new tokens, straight over the paged cache."""
+    _, num_heads, head_dim = q.shape
+    num_kv_heads = cache.k.shape[1]
+    meta = plan.meta
+    arguments = (
+        len(plan.rows), num_kv_heads, num_heads // num_kv_heads, cache.block_size,
+        plan.rows.ctypes.data, plan.row_seqs.ctypes.data, meta.positions.data_ptr(),
+        meta.block_tables.data_ptr(), meta.block_tables.stride(0),
+        _NO_WINDOW if window is None else window, float_bits(scale), meta.max_seq_len,
+        q.data_ptr(), q.stride(0), cache.k.data_ptr(), cache.v.data_ptr(), out.data_ptr(),
+    )  # fmt: skip
+    kernel = paged_attention_kernels(q.dtype, head_dim).attend
+    launch(kernel, arguments, plan.num_row_keys * num_heads * head_dim)
 
 
 def _make_plan(meta: AttentionMetadata) -> _Plan:
@@ -152,7 +130,6 @@ def _make_plan(meta: AttentionMetadata) -> _Plan:
             _LongQuery(int(starts[s]), int(starts[s + 1]), int(seq_lens[s]), meta.block_tables[s])
             for s in np.flatnonzero(query_lens > MAX_KERNEL_QUERIES)
         ],
-        num_threads=torch.get_num_threads(),
     )
 
 
