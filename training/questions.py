@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from training.kinds import KINDS
 from training.names import Split
 from training.prompt import Document
-from training.relations import KINDS, Relation
+from training.relations import Relation
 from training.world import Entity, Passage, World
 
 

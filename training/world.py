@@ -8,9 +8,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from training.kinds import KINDS
+from training.kinds_society import PERSON
 from training.names import Namer, Split
 from training.prompt import Document
-from training.relations import KINDS, PERSON, Kind, Relation
+from training.relations import Kind, Relation
 from training.values import make_value
 
 PRONOUN_SHARE = 0.15  # of the sentences after the first, how many use a pronoun for the subject

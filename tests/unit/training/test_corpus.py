@@ -8,10 +8,10 @@ from itertools import islice
 import pytest
 
 from training.corpus import COPYING, FULL, Weight, samples
+from training.kinds import KINDS
 from training.names import Namer, Split, split_of, stems_of
 from training.prompt import ANSWER, REFUSAL, SPECIAL_TOKENS
 from training.questions import Case, QuestionType, held_out_cases
-from training.relations import KINDS
 from training.world import World
 
 NUM_CASES = 150
