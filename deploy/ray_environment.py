@@ -52,6 +52,9 @@ def ray_environment(
         # A dead proxy is noticed in seconds instead of half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "4",
+        # On a busy machine the proxy needs longer than the default 5 s to start: given up on three
+        # times, it is restarted and the deploy fails.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Two platforms on one machine need their own proxy files.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),

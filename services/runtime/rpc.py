@@ -35,7 +35,7 @@ from services.runtime.errors import (
 )
 from services.runtime.lifecycle import Lifecycle
 
-__all__ = ["Call", "RpcPolicy", "ServicerContext", "server_stream", "unary"]
+__all__ = ["Call", "MalformedRequest", "RpcPolicy", "ServicerContext", "server_stream", "unary"]
 
 REQUEST_ID_HEADER = "x-request-id"
 TIMEOUT_HEADER = "x-timeout-ms"
@@ -70,6 +70,10 @@ class Call:
     def total_ns(self) -> int:
         """Nanoseconds since the call arrived."""
         return int((time.monotonic() - self.arrival_s) * 1e9)
+
+
+class MalformedRequest:
+    """Stands where a request would be whose bytes are no message of its type."""
 
 
 def _no_translation(_: Exception) -> OrreryError | None:
@@ -128,7 +132,7 @@ def unary(
         # Serve looks for a parameter of exactly this name, so the wrapped signature is not copied.
         async def handler(self: S, request: Req, grpc_context: ServicerContext) -> Resp:
             with _Attempt(self.rpc, method.__name__, grpc_context) as attempt:
-                return await method(self, request, attempt.open(authenticated))
+                return await method(self, request, attempt.open(request, authenticated))
             return response_type()
 
         return _named_as(handler, method)
@@ -151,7 +155,7 @@ def server_stream(
             self: S, request: Req, grpc_context: ServicerContext
         ) -> AsyncIterator[Resp]:
             with _Attempt(self.rpc, method.__name__, grpc_context) as attempt:
-                call = attempt.open(authenticated)
+                call = attempt.open(request, authenticated)
                 async with aclosing(method(self, request, call)) as messages:
                     async for message in messages:
                         yield message
@@ -185,13 +189,15 @@ class _Attempt:
     def __enter__(self) -> _Attempt:
         return self
 
-    def open(self, authenticated: bool) -> Call:
+    def open(self, request: object, authenticated: bool) -> Call:
         """Reads id, key and deadline. Raises what refuses the call."""
         metadata = _metadata(self._context)
         self._request_id = _request_id(metadata.get(REQUEST_ID_HEADER), self._request_id)
         if authenticated:
             self._policy.authenticator.check(metadata.get(AUTHORIZATION_HEADER))
         self._in_flight.enter_context(self._policy.lifecycle.call())
+        if isinstance(request, MalformedRequest):
+            raise InvalidRequest("the request is no valid message; its texts must be UTF-8")
         deadline_s = _deadline_s(metadata.get(TIMEOUT_HEADER), self._context, self._arrival_s)
         if deadline_s is not None and deadline_s <= time.monotonic():
             raise DeadlineExceeded("the deadline had passed when the call arrived")

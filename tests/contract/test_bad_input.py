@@ -150,6 +150,17 @@ async def test_message_over_the_transport_limit_is_resource_exhausted(served: Se
     assert (await served.info()).model == served.model  # and the server goes on
 
 
+@pytest.mark.parametrize("data", [b"\x12\x04\n\x02\xff\xfe", b"\xff\xff\xff", b"\x0a\x7f"])
+async def test_bytes_that_are_no_message_or_no_utf8_are_refused(
+    served: Served, data: bytes
+) -> None:
+    call = served.channel.unary_unary("/orrery.v1.GenerationService/Tokenize")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(data, metadata=served.metadata)
+    refused = refusal(caught.value)
+    assert (refused.code, refused.reason) == (INVALID, "INVALID_REQUEST")
+
+
 async def test_malformed_request_id_is_refused(served: Served) -> None:
     metadata = (*served.metadata, ("x-request-id", "has space"))
     with pytest.raises(grpc.aio.AioRpcError) as caught:

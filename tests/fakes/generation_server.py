@@ -21,10 +21,10 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from orrery.v1 import generation_pb2_grpc
 from services.generation.backend import Backend
 from services.generation.config import GenerationConfig
 from services.generation.engine_errors import to_taxonomy
+from services.generation.registration import add_to_server
 from services.generation.servicer import GenerationServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
@@ -59,7 +59,7 @@ async def generation_server(
     policy = RpcPolicy(authenticator=Authenticator(api_keys), translate=to_taxonomy)
     servicer = GenerationServicer(config, backend, policy)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
-    generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
+    add_to_server(servicer, server)
     health = HealthServicer((SERVICE,), lambda: servicer.healthy)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(

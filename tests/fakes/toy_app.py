@@ -14,7 +14,9 @@ from tests.fakes.toy_backend import ToyBackend, ToySettings
 
 
 async def _load_toy(_: GenerationConfig, _folder: str, _registry: MetricsRegistry) -> Backend:
-    return ToyBackend(ToySettings(step_s=0.01))
+    backend = ToyBackend(ToySettings(step_s=0.01))
+    backend.dies_on = "DIE"
+    return backend
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -59,6 +59,7 @@ class ToyBackend:
     def __init__(self, settings: ToySettings | None = None) -> None:
         self.settings = settings or ToySettings()
         self.dies_at_next_step = False  # a test sets it: the engine fails beyond repair
+        self.dies_on: str | None = None  # a prompt with this text kills the engine
         self.fails_on: str | None = None  # a prompt with this text fails alone, unexpectedly
         self._dead = False
         self._running: dict[str, int] = {}  # request id -> blocks held
@@ -171,6 +172,9 @@ class ToyBackend:
             raise ContextTooLongError(
                 "prompt", f"expected at most {room} tokens before the completion, got {length}"
             )
+        if self.dies_on and self.dies_on in self.decode(request.prompt_token_ids, True):
+            self._dead = True
+            raise EngineDeadError("killed by a prompt")
         if self.fails_on and self.fails_on in self.decode(request.prompt_token_ids, True):
             raise ZeroDivisionError("the toy was told to fail on this prompt")
 
