@@ -16,6 +16,7 @@ Log-probabilities are those after penalties and constraints.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -126,7 +127,7 @@ class BeamSearch:
 
     def _score(self, continuation: Continuation) -> float:
         length = continuation.parent.num_output_tokens + 1
-        return continuation.cumulative_logprob / length**self._length_penalty
+        return continuation.cumulative_logprob / math.pow(length, self._length_penalty)
 
     def _improvable(self, best: Continuation) -> bool:
         return len(self._finished) < self._width or self._score(best) > self._finished[-1].score

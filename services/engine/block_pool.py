@@ -23,9 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["BlockPool", "Prefix"]
+__all__ = ["BlockPool", "ContentKey", "Prefix"]
 
-# (content id of the block before, or the root's key; the tokens of the block)
+# (content id of the block before it, or the salt for a first block; the tokens of the block)
 ContentKey = tuple[int | str, tuple[int, ...]]
 
 
@@ -122,16 +122,14 @@ class BlockPool:
             prefix.content_ids.append(parent)
         return prefix
 
-    def register(self, block_id: int, parent: int | str, tokens: Sequence[int]) -> int:
+    def register(self, block_id: int, key: ContentKey) -> int:
         """Makes a full block findable; returns its content id, the parent of the next block's.
 
-        `parent` is the content id of the block before it, or the salt for a first block. When
-        another block holds the same content already, that one stays the one to be found.
+        When another block holds the same content already, that one stays the one to be found.
         """
-        assert len(tokens) == self.block_size, "only full blocks have content"
+        assert len(key[1]) == self.block_size, "only full blocks have content"
         assert self._ref_counts[block_id] > 0, f"block {block_id} is not held"
         assert self._keys[block_id] is None, f"block {block_id} has content already"
-        key = (parent, tuple(tokens))
         found = self._contents.get(key)
         if found is not None:
             return found[1]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from services.engine.block_pool import BlockPool
+from services.engine.block_pool import BlockPool, ContentKey
 from services.engine.request import Sequence
 
 __all__ = ["BlockTables", "PrefixCacheStats"]
@@ -34,6 +34,8 @@ class BlockTables:
         self._size = pool.block_size
         self._caching = enable_prefix_caching
         self.prefix_cache = PrefixCacheStats()
+        # Contents that this step computes: whoever waits for one of them finds it in the next.
+        self._filling: set[ContentKey] = set()
 
     def num_blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self._size)
@@ -43,10 +45,16 @@ class BlockTables:
 
         All at once, so that a prompt is not preempted half-way. `num_computed_tokens` then says
         how far the cached prefix goes. False, and nothing taken, when fewer than `keep_free`
-        blocks would be left.
+        blocks would be left, or when this step computes the next block of its prefix anyway: of
+        prompts that come together, one computes what they share.
         """
         cacheable = self._num_cacheable_tokens(seq)
         prefix = self._pool.match(seq.token_ids, seq.request.cache_salt, cacheable // self._size)
+        num_cached = len(prefix.block_ids)
+        if self._filling and num_cached < cacheable // self._size:
+            parent = prefix.content_ids[-1] if num_cached else seq.request.cache_salt
+            if self._content_key(seq, num_cached, parent) in self._filling:
+                return False
         num_new = self.num_blocks_for(seq.num_tokens) - len(prefix.block_ids)
         num_idle = sum(self._pool.ref_count(block_id) == 0 for block_id in prefix.block_ids)
         if num_new + num_idle + keep_free > self._pool.num_free:
@@ -88,6 +96,17 @@ class BlockTables:
         seq.block_ids.extend(block_ids)
         return True
 
+    def expect(self, seq: Sequence, num_tokens: int) -> None:
+        """Notes that the step under way computes the sequence's next `num_tokens` tokens."""
+        index = len(seq.content_ids)
+        if self._caching and (seq.num_computed_tokens + num_tokens) // self._size > index:
+            parent = seq.content_ids[-1] if index else seq.request.cache_salt
+            self._filling.add(self._content_key(seq, index, parent))
+
+    def start_step(self) -> None:
+        """Forgets what the last step was to compute."""
+        self._filling.clear()
+
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Lets the child share all that the parent has computed."""
         self._pool.acquire(parent.block_ids)
@@ -100,11 +119,10 @@ class BlockTables:
         seq.num_computed_tokens += num_tokens
         if not self._caching:
             return
-        size = self._size
-        for index in range(len(seq.content_ids), seq.num_computed_tokens // size):
+        for index in range(len(seq.content_ids), seq.num_computed_tokens // self._size):
             parent = seq.content_ids[-1] if index else seq.request.cache_salt
-            tokens = seq.token_ids[index * size : (index + 1) * size]
-            seq.content_ids.append(self._pool.register(seq.block_ids[index], parent, tokens))
+            key = self._content_key(seq, index, parent)
+            seq.content_ids.append(self._pool.register(seq.block_ids[index], key))
 
     def release(self, seq: Sequence) -> None:
         """Gives back all blocks of the sequence."""
@@ -124,6 +142,9 @@ class BlockTables:
                 counts[block_id] += 1
         actual = [self._pool.ref_count(block_id) for block_id in range(self._pool.num_blocks)]
         assert counts == actual, "reference counts and block tables disagree"
+
+    def _content_key(self, seq: Sequence, index: int, parent: int | str) -> ContentKey:
+        return parent, tuple(seq.token_ids[index * self._size : (index + 1) * self._size])
 
     def _num_cacheable_tokens(self, seq: Sequence) -> int:
         """Tokens that may come from the cache: not the last, whose hidden state is needed.

@@ -171,6 +171,7 @@ class Scheduler:
         out first and listed in `expired`.
         """
         out = SchedulerOutput()
+        self.tables.start_step()
         if now >= self._next_expiry:
             self._expire(now, out)
         self._schedule_running(out)
@@ -225,8 +226,12 @@ class Scheduler:
                 continue
             if not self._secure_blocks(seq, num_tokens, out):
                 return
-            out.scheduled.append(ScheduledSequence(seq, num_tokens))
-            out.num_batched_tokens += num_tokens
+            self._schedule(seq, num_tokens, out)
+
+    def _schedule(self, seq: Sequence, num_tokens: int, out: SchedulerOutput) -> None:
+        out.scheduled.append(ScheduledSequence(seq, num_tokens))
+        out.num_batched_tokens += num_tokens
+        self.tables.expect(seq, num_tokens)
 
     def _secure_blocks(self, seq: Sequence, num_tokens: int, out: SchedulerOutput) -> bool:
         """Sees that `seq` may write its next tokens, preempting from the end of the order.
@@ -272,10 +277,8 @@ class Scheduler:
                 self._num_new -= 1
                 self._turnover.record_admission(now)
             self._run(seq)
-            num_tokens = min(seq.num_tokens - seq.num_computed_tokens, budget)
-            out.scheduled.append(ScheduledSequence(seq, num_tokens))
             out.admitted.append(seq)
-            out.num_batched_tokens += num_tokens
+            self._schedule(seq, min(seq.num_tokens - seq.num_computed_tokens, budget), out)
 
     def _expire(self, now: float, out: SchedulerOutput) -> None:
         for seq in self.sequences:

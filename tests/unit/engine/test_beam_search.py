@@ -72,7 +72,7 @@ def beams_by_transformers(
     return beams, out.sequences_scores.tolist()
 
 
-@pytest.mark.parametrize("width", [2, 4, 7])
+@pytest.mark.parametrize("width", [2, 5])
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, -0.5])
 @pytest.mark.parametrize("stops", [[], [7], [3, 50, 101, 160, 180]])
 def test_beams_equal_transformers(

@@ -24,7 +24,9 @@ def fill(pool: BlockPool, token_ids: list[int], salt: str = "") -> list[int]:
     assert block_ids is not None
     parent: int | str = salt
     for index, block_id in enumerate(block_ids):
-        parent = pool.register(block_id, parent, token_ids[index * SIZE : (index + 1) * SIZE])
+        parent = pool.register(
+            block_id, (parent, tuple(token_ids[index * SIZE : (index + 1) * SIZE]))
+        )
     return block_ids
 
 
@@ -132,7 +134,7 @@ def test_same_content_twice_keeps_the_first_and_one_chain() -> None:
     first = fill(pool, list(range(4)))
     second = pool.allocate(1)
     assert second is not None
-    parent = pool.register(second[0], "", list(range(4)))
+    parent = pool.register(second[0], ("", tuple(range(4))))
     assert pool.match(list(range(4)), "", 1).content_ids == [parent]
     assert matched(pool, list(range(4))) == first
     pool.check_integrity()
@@ -207,8 +209,8 @@ class PoolMachine(RuleBasedStateMachine):
         block_ids = prefix.block_ids + rest
         parent: int | str = prefix.content_ids[-1] if prefix.content_ids else ""
         for index in range(len(prefix.block_ids), len(blocks)):
-            tokens = token_ids[index * SIZE : (index + 1) * SIZE]
-            parent = self.pool.register(block_ids[index], parent, tokens)
+            tokens = tuple(token_ids[index * SIZE : (index + 1) * SIZE])
+            parent = self.pool.register(block_ids[index], (parent, tokens))
             self.contents[block_ids[index]] = token_ids[: (index + 1) * SIZE]
         self.holders.append((block_ids, token_ids))
 

@@ -259,6 +259,26 @@ def test_shared_prefix_is_computed_once() -> None:
     simulation.check_tokens()
 
 
+def test_prompts_that_come_together_compute_what_they_share_once() -> None:
+    simulation = Simulation(config(max_num_batched_tokens=64))
+    prefix = list(range(16))
+    for last in (50, 60, 70):
+        simulation.add([*prefix, last], max_tokens=2)
+    assert scheduled_ids(simulation.step()) == [(0, 17)]
+    assert scheduled_ids(simulation.step()) == [(0, 1), (1, 1), (2, 1)]
+    assert [seq.num_cached_tokens for seq in simulation.sequences] == [0, 16, 16]
+    simulation.run()
+    simulation.check_tokens()
+
+
+def test_prompts_that_share_less_than_a_block_start_together() -> None:
+    simulation = Simulation(config(max_num_batched_tokens=64))
+    for last in (50, 60):
+        simulation.add([0, 1, 2, last, 9, 9], max_tokens=2)
+    assert scheduled_ids(simulation.step()) == [(0, 6), (1, 6)]
+    simulation.run()
+
+
 def test_fully_cached_prompt_recomputes_its_last_block() -> None:
     simulation = Simulation(config(max_num_batched_tokens=64))
     prompt = list(range(16))
