@@ -20,6 +20,7 @@ from services.engine.cpu_kernels.primitives import (
     exp,
     float_of_bits,
     helper,
+    highest,
     kernel,
     narrow,
     prefetch,
@@ -93,7 +94,7 @@ def _load_queries(address, element, item_bytes, scale, q, head_dim):  # type: ig
 
 @helper
 def _score(q, tiles, start, stop, element, item_bytes, head_dim, scores):  # type: ignore[no-untyped-def]
-    """scores[g, p - start] = q_g · k_p. Two query heads at a time, so that a key is widened once."""
+    """scores[g, p - start] = q_g · k_p. Two query heads at a time: a key is widened once."""
     always_inline()
     blocks, base, block_bytes, block_size = tiles
     group = q.shape[0]
@@ -130,12 +131,10 @@ def _score(q, tiles, start, stop, element, item_bytes, head_dim, scores):  # typ
 @helper
 def _softmax(scores, count):  # type: ignore[no-untyped-def]
     always_inline()
-    highest = scores[0]
-    for j in range(count):
-        highest = max(highest, scores[j])
+    best = highest(scores, count)
     total = np.float32(0)
     for j in range(count):
-        scores[j] = exp(scores[j] - highest)
+        scores[j] = exp(scores[j] - best)
         total += scores[j]
     inverse = np.float32(1) / total
     for j in range(count):

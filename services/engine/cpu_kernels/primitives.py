@@ -23,6 +23,7 @@ __all__ = [
     "float_bits",
     "float_of_bits",
     "helper",
+    "highest",
     "kernel",
     "narrow",
     "prefetch",
@@ -31,7 +32,11 @@ __all__ = [
     "widen",
 ]
 
-_OPTIONS: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
+# Sums may be reordered, but what is not a number stays so: it must reach the logits to be found.
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "arcp", "nsz", "afn"},
+    "error_model": "numpy",
+}
 _I32 = ir.IntType(32)
 
 # How a tensor's elements are seen by a kernel.
@@ -174,4 +179,14 @@ def exp(x):  # type: ignore[no-untyped-def]
     whole = np.int32(np.floor(exponent + _HALF))
     f = exponent - np.float32(whole)
     power = _ONE + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * _C6)))))
-    return power * float_of_bits(np.int32((whole + np.int32(127)) << np.int32(23)))
+    # x - x is 0, unless x is not a number.
+    return power * float_of_bits(np.int32((whole + np.int32(127)) << np.int32(23))) + (x - x)
+
+
+@njit(fastmath=True, error_model="numpy")
+def highest(values, count):  # type: ignore[no-untyped-def]
+    """The largest of the first `count` values; any of them if some are not numbers."""
+    best = values[0]
+    for j in range(count):
+        best = max(best, values[j])
+    return best

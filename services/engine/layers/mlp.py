@@ -9,6 +9,7 @@ from types import MappingProxyType
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from services.engine.cpu_kernels import rows
 from services.engine.layers.linear import Linear
 
 __all__ = ["ACTIVATIONS", "MLP", "GatedMLP"]
@@ -33,8 +34,13 @@ class GatedMLP(nn.Module):
         self._act = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, dim=-1)  # [T, intermediate_size] each
-        hidden: Tensor = self.down(self._act(gate).mul_(up))
+        gate_up = self.gate_up(x)  # [T, 2 * intermediate_size]
+        if self._act is F.silu and rows.supported(gate_up):
+            inner = rows.silu_mul(gate_up)
+        else:
+            gate, up = gate_up.chunk(2, dim=-1)  # [T, intermediate_size] each
+            inner = self._act(gate).mul_(up)
+        hidden: Tensor = self.down(inner)
         return hidden
 
 

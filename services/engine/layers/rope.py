@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from services.engine.config import ModelConfig, RopeScaling
+from services.engine.cpu_kernels import rows
 
 __all__ = ["Rope", "Rotation"]
 
@@ -45,17 +46,19 @@ class Rope(nn.Module):
         self.register_buffer("sin", torch.cat((-sin, sin), -1).to(device, dtype), persistent=False)
 
     def forward(self, positions: Tensor) -> Rotation:
-        """int64 [T] -> the rotations of these positions, to be applied by `rotate`"""
+        """int64 [T] -> the rotations of these positions, to be applied by `rotate_`"""
         cos = self.cos.index_select(0, positions).unsqueeze(1)  # [T, 1, head_dim]
         sin = self.sin.index_select(0, positions).unsqueeze(1)
         return cos, sin
 
     @staticmethod
-    def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-        """x [T, num_heads, head_dim] -> the same, rotated"""
+    def rotate_(x: Tensor, rotation: Rotation) -> Tensor:
+        """Rotates x [T, num_heads, head_dim] in place; heads follow each other in memory"""
         cos, sin = rotation
+        if rows.supported(x):
+            return rows.rotate_(x, cos, sin)
         swapped = x.roll(x.shape[-1] // 2, dims=-1)
-        return torch.addcmul(x * cos, swapped, sin)
+        return x.copy_(torch.addcmul(x * cos, swapped, sin))
 
 
 def _inverse_frequencies(config: ModelConfig, positions: Tensor) -> tuple[Tensor, float]:

@@ -151,7 +151,7 @@ class LlamaAttention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = qk.tensor_split([self.num_heads], dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
-        qk = Rope.rotate(qk, rotation)  # queries and keys turn alike
+        Rope.rotate_(qk, rotation)  # queries and keys turn alike
         q, k = qk.tensor_split([self.num_heads], dim=1)
         out = attend(q, k, v, cache, meta, scale=self.scale, window=self.window)
         projected: Tensor = self.out(out.flatten(1))  # [T, num_heads * head_dim] -> [T, hidden]

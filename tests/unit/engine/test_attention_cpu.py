@@ -98,3 +98,15 @@ def test_heads_that_are_views_with_any_stride_are_accepted() -> None:
 
     for got, want in zip(run_in_chunks(case, data, attend), expected, strict=True):
         torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_not_a_number_stays_so(dtype: torch.dtype) -> None:
+    case = AttentionCase(((20, 30), (1, 1)), 2, 2, 64, 16, None, seed=1)
+    data = make_tensors(case, dtype)
+    data.k[0][5, 1] = torch.nan  # key/value head 1, so query heads 2 and 3, from position 5 on
+    broken, whole = run_in_chunks(case, data, CPUAttention())
+    assert broken[5:, 2:].isnan().all()
+    assert broken[:, :2].isfinite().all()
+    assert broken[:5].isfinite().all()
+    assert whole.isfinite().all()

@@ -95,7 +95,7 @@ def test_rope_equals_transformers_within_the_trained_length(name: str, theta: fl
     expected = apply_rotary_pos_emb(q[None], k[None], *theirs(q, positions[None]), unsqueeze_dim=2)
     rotation = ours(positions)
     for x, their_x in zip((q, k), expected, strict=True):
-        torch.testing.assert_close(ours.rotate(x, rotation), their_x[0], atol=5e-5, rtol=0)
+        torch.testing.assert_close(ours.rotate_(x.clone(), rotation), their_x[0], atol=5e-5, rtol=0)
 
 
 def test_dynamic_rope_beyond_the_trained_length_equals_transformers_decoding() -> None:
@@ -104,7 +104,9 @@ def test_dynamic_rope_beyond_the_trained_length_equals_transformers_decoding() -
     for position in range(TRAINED_LENGTH - 3, 4 * TRAINED_LENGTH):
         one = torch.tensor([position])
         expected, _ = apply_rotary_pos_emb(x[None], x[None], *theirs(x, one[None]), unsqueeze_dim=2)
-        torch.testing.assert_close(ours.rotate(x, ours(one)), expected[0], atol=5e-5, rtol=0)
+        torch.testing.assert_close(
+            ours.rotate_(x.clone(), ours(one)), expected[0], atol=5e-5, rtol=0
+        )
 
 
 def test_rope_has_a_rotation_for_the_whole_stretched_context() -> None:
