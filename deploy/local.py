@@ -33,7 +33,7 @@ from deploy.ray_environment import REPOSITORY, ray_environment
 from deploy.state import PlatformState
 from services.runtime.config import Settings, SettingsError
 
-READY_LIMIT_S = 180.0
+READY_LIMIT_S = 300.0
 OBJECT_STORE_BYTES = 80 << 20
 HOST = "127.0.0.1"
 
