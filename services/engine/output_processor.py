@@ -158,9 +158,11 @@ class RequestState:
         return reason
 
     def end(self, reason: FinishReason) -> None:
-        """Ends what is not finished yet."""
+        """Ends what is not finished yet; a request that has not forked ends all of its `n`."""
         if self.search is not None:
             self.end_search(reason)
+        for index in range(len(self.completions), self.request.params.n):
+            self.add_completion(self._placeholder(index))
         for completion in self.completions:
             if completion.finish_reason is None:
                 completion.end(reason)
@@ -175,12 +177,10 @@ class RequestState:
         hypotheses = self.search.finished[: self.request.params.n]
         if cut_short is FinishReason.ERROR:
             hypotheses = []
-        root = self.completions[0].seq
         self.search = None
         self.completions.clear()
         for index in range(self.request.params.n):
-            prompt = list(self.request.prompt_token_ids)
-            completion = self.add_completion(Sequence(root.seq_id, self.request, prompt, index))
+            completion = self.add_completion(self._placeholder(index))
             if index < len(hypotheses):
                 _replay(completion, hypotheses[index])
                 completion.end(self.honest(cut_short or hypotheses[index].finish_reason))
@@ -229,6 +229,10 @@ class RequestState:
             decode_s=now - first_token,
             total_s=now - arrival,
         )
+
+    def _placeholder(self, index: int) -> Sequence:
+        """A sequence that is never scheduled: it carries a completion's tokens."""
+        return Sequence(-1, self.request, list(self.request.prompt_token_ids), index)
 
     def request_stats(self, now: float) -> RequestStats:
         return RequestStats(
