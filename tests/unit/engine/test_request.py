@@ -108,7 +108,8 @@ def test_sequences_are_ordered_by_priority_then_arrival_then_age() -> None:
         sequence(4, 0, 2.0),
         sequence(1, 1, 0.0),
     ]
-    assert sorted(in_order[::-1], key=lambda seq: seq.order) == in_order
+    jumbled = in_order[::-1]
+    assert sorted(jumbled, key=lambda seq: seq.order) == in_order
 
 
 def test_outputs_of_a_stream_join_to_the_whole() -> None:
