@@ -71,7 +71,7 @@ class StreamOpening:
     """A stream that has not begun: the id of its call, and the steps to its first message."""
 
     request_id: str
-    steps: Steps[pb.GenerateResponse | None]
+    steps: Steps[pb.GenerateResponse]
 
 
 class Calls:
@@ -89,7 +89,7 @@ class Calls:
         priority: int,
         options: CallOptions,
     ) -> StreamOpening:
-        """Opens a stream of one prompt's completions; its value is None if it ended at once."""
+        """Opens a stream of one prompt's completions."""
         request = build_generate(prompt, sampling, priority=priority)
         context = self._begin(options)
         steps = self._routed(GENERATE, request, options.model, context)

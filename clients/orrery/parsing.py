@@ -43,8 +43,8 @@ __all__ = [
 
 ResultT = TypeVar("ResultT")
 
-# A value that this client does not know counts as unspecified: None.
-_FINISH_REASONS: dict[int, FinishReason] = {
+_FINISH_REASONS: dict[int, FinishReason | None] = {
+    pb.FINISH_REASON_UNSPECIFIED: None,
     pb.FINISH_REASON_STOP: "stop",
     pb.FINISH_REASON_LENGTH: "length",
     pb.FINISH_REASON_CANCELLED: "cancelled",
@@ -139,14 +139,17 @@ class StreamAccumulator:
         for choice in event.choices:
             self._choices.setdefault(choice.index, []).append(choice)
 
-    def result(self) -> GenerationResult:
-        """The generation as far as it came.
+    @property
+    def complete(self) -> bool:
+        """Whether there are choices and each has its finish reason."""
+        return bool(self._choices) and all(
+            parts[-1].finish_reason is not None for parts in self._choices.values()
+        )
 
-        Raises:
-            InternalError: No event brought a choice: the server broke the contract.
-        """
-        if self._first is None or self._last is None or not self._choices:
-            raise InternalError("the stream ended without a single choice")
+    def result(self) -> GenerationResult:
+        """The generation as far as it came; there must have been an event."""
+        assert self._first is not None
+        assert self._last is not None
         return GenerationResult(
             request_id=self._first.request_id,
             model=self._first.model,
@@ -200,7 +203,7 @@ def _choice(part: pb.CompletionDelta | pb.Completion) -> Choice:
         text=part.text,
         token_ids=tuple(part.token_ids),
         logprobs=_positions(part.logprobs),
-        finish_reason=_FINISH_REASONS.get(part.finish_reason),
+        finish_reason=_FINISH_REASONS.get(part.finish_reason, "unknown"),
         stop_reason=None if kind is None else getattr(part, kind),
         cumulative_logprob=(
             part.cumulative_logprob if part.HasField("cumulative_logprob") else None

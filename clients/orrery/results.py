@@ -31,7 +31,8 @@ __all__ = [
     "Usage",
 ]
 
-FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline", "error"]
+FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline", "error", "unknown"]
+"""Why a completion ended; unknown = a reason that is newer than this client."""
 
 
 @dataclass(frozen=True, slots=True)

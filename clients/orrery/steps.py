@@ -16,7 +16,12 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 
-from orrery.errors import DeadlineExceededError, InvalidRequestError
+from orrery.errors import (
+    ConnectionLostError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OrreryError,
+)
 from orrery.methods import Method
 from orrery.retry import Deadline, RetryPolicy
 from orrery.settings import ClientSettings, valid_timeout_s
@@ -36,7 +41,7 @@ _MAX_TIMEOUT_MS = 365 * 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Perform one RPC and give back its (first) response message."""
+    """Perform one RPC and give back its response; of a stream the first message, None if none."""
 
     method: Method[Any, Any]
     request: Any
@@ -131,16 +136,27 @@ def send_with_retries(
     """
     retries = 0
     while True:
+        error: OrreryError
+        cause: grpc.RpcError | None = None
+        said_by_server = False
         try:
-            return (yield from _send_once(context, method, request, application, at_most_s))
+            response = yield from _send_once(context, method, request, application, at_most_s)
         except grpc.RpcError as failure:
-            call = cast(FailedCall, failure)
+            call, cause = cast(FailedCall, failure), failure
             error = to_error(call, request_id=context.request_id)
-            delay_s = context.retry.delay_s(
-                error, retries=retries, said_by_server=is_said_by_server(call)
+            said_by_server = is_said_by_server(call)
+        else:
+            if response is not None:
+                return response
+            # Every stream of the contract has a message. A server that is being stopped may end
+            # one without, and with status OK.
+            error = ConnectionLostError(
+                "the server ended the stream before its first message",
+                request_id=context.request_id,
             )
-            if delay_s is None or delay_s >= context.deadline.remaining_s():
-                raise error from failure
+        delay_s = context.retry.delay_s(error, retries=retries, said_by_server=said_by_server)
+        if delay_s is None or delay_s >= context.deadline.remaining_s():
+            raise error from cause
         yield Pause(delay_s)
         retries += 1
 

@@ -15,12 +15,18 @@ import grpc
 from orrery.async_connection import EOF, AsyncConnection, task_is_cancelled
 from orrery.calls import StreamOpening
 from orrery.connection import Connection
-from orrery.errors import CancelledError, OrreryError
+from orrery.errors import CancelledError, ConnectionLostError, OrreryError
 from orrery.parsing import StreamAccumulator, parse_event
 from orrery.results import GenerationResult, StreamEvent
 from orrery.status import FailedCall, to_error
 
 __all__ = ["AsyncTextStream", "TextStream"]
+
+
+def _cut_short(request_id: str) -> ConnectionLostError:
+    return ConnectionLostError(
+        "the server ended the stream before the text was complete", request_id=request_id
+    )
 
 
 class TextStream:
@@ -57,7 +63,7 @@ class TextStream:
             self._closed = True
             raise
         if message is None:
-            self._ended = True
+            self._end()
             raise StopIteration
         event = parse_event(message)
         self._accumulator.add(event)
@@ -102,6 +108,13 @@ class TextStream:
             raise self._cancelled()
         self._call = call
 
+    def _end(self) -> None:
+        """The server has ended the stream with status OK, which it must not do half-way."""
+        if not self._accumulator.complete:
+            self._closed = True
+            raise _cut_short(self.request_id)
+        self._ended = True
+
     def _cancelled(self) -> CancelledError:
         return CancelledError("the stream was closed before its end", request_id=self.request_id)
 
@@ -142,7 +155,7 @@ class AsyncTextStream:
             self._closed = True
             raise
         if message is None:
-            self._ended = True
+            self._end()
             raise StopAsyncIteration
         event = parse_event(message)
         self._accumulator.add(event)
@@ -194,6 +207,13 @@ class AsyncTextStream:
         call = getattr(self, "_call", None)
         if call is not None and not call.done() and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call.cancel)
+
+    def _end(self) -> None:
+        """The server has ended the stream with status OK, which it must not do half-way."""
+        if not self._accumulator.complete:
+            self._closed = True
+            raise _cut_short(self.request_id)
+        self._ended = True
 
     def _cancelled(self) -> CancelledError:
         return CancelledError("the stream was closed before its end", request_id=self.request_id)

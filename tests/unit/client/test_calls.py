@@ -244,12 +244,34 @@ async def test_answer_of_ten_megabytes_arrives(server: ScriptedServer, client: A
     assert len((await client.call("generate", "x")).text) == 10 << 20
 
 
-async def test_stream_without_a_choice_is_an_internal_error(
+async def test_stream_that_ends_well_without_a_message_is_repeated(
     server: ScriptedServer, client: AnyClient
 ) -> None:
+    server.on("Generate", tokens(), tokens("second"))
+    assert (await client.call("generate", "x")).text == "second"
+
+
+async def test_stream_that_always_ends_without_a_message_is_a_lost_connection(
+    server: ScriptedServer, make_client: MakeClient
+) -> None:
     server.on("Generate", tokens())
-    with pytest.raises(orrery.InternalError, match="without a single choice"):
-        await client.call("generate", "x")
+    with pytest.raises(orrery.ConnectionLostError, match="before its first message"):
+        await make_client(max_retries=1).call("generate", "x")
+    assert len(server.calls("Generate")) == 2
+
+
+async def test_stream_that_ends_well_half_way_is_a_lost_connection(
+    server: ScriptedServer, client: AnyClient
+) -> None:
+    half = pb.GenerateResponse(choices=[pb.CompletionDelta(text="half")])
+    server.on("Generate", reply(half))
+    stream = client.stream("x")
+    assert [event.text for event in await client.read(stream, 1)] == ["half"]
+    with pytest.raises(orrery.ConnectionLostError, match="before the text was complete"):
+        await client.read(stream, 1)
+    with pytest.raises(orrery.CancelledError):
+        await client.read(stream, 1)
+    assert len(server.calls("Generate")) == 1
 
 
 async def test_closed_client_refuses_to_call(server: ScriptedServer, client: AnyClient) -> None:

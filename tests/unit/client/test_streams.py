@@ -224,14 +224,18 @@ async def test_event_text_is_that_of_the_first_choice(
     async def handler(request: object, context: object) -> object:
         yield pb.GenerateResponse(choices=[pb.CompletionDelta(index=1, text="second")])
         yield pb.GenerateResponse(
-            choices=[pb.CompletionDelta(text="fi"), pb.CompletionDelta(text="rst")]
+            choices=[
+                pb.CompletionDelta(text="fi"),
+                pb.CompletionDelta(text="rst", finish_reason="FINISH_REASON_STOP"),
+                pb.CompletionDelta(index=1, finish_reason="FINISH_REASON_STOP"),
+            ]
         )
 
     server.on("Generate", handler)  # type: ignore[arg-type]
     assert [event.text for event in await client.read(client.stream("x"), 5)] == ["", "first"]
 
 
-async def test_finish_reason_from_the_future_is_none(
+async def test_finish_reason_from_the_future_is_unknown(
     server: ScriptedServer, client: AnyClient
 ) -> None:
     delta = pb.CompletionDelta(text="x")
@@ -241,7 +245,7 @@ async def test_finish_reason_from_the_future_is_none(
         yield pb.GenerateResponse(choices=[delta])
 
     server.on("Generate", handler)  # type: ignore[arg-type]
-    assert (await client.call("generate", "x")).finish_reason is None
+    assert (await client.call("generate", "x")).finish_reason == "unknown"
 
 
 def test_threads_share_one_client() -> None:
