@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,6 +51,7 @@ class ModelRunner:
             block_size=engine_config.block_size,
         )
         self._sampler = Sampler(model.config.vocab_size, model.config.eos_token_ids, model.device)
+        self._warm_up()
 
     @property
     def num_blocks(self) -> int:
@@ -84,6 +86,22 @@ class ModelRunner:
         result = StepResult(prompt_logprobs=self._prompt_logprobs(out.scheduled, hidden, meta))
         self._sample(out.scheduled, hidden, meta, result)
         return result
+
+    @torch.inference_mode()
+    def _warm_up(self) -> None:
+        """Computes one token into block 0, which no sequence has yet: compiles or loads kernels, so
+        that a setting that cannot run fails at start and the first request does not wait."""
+        one = np.ones(1, dtype=np.int64)
+        meta = make_metadata(
+            one - 1,
+            one,
+            np.zeros((1, 1), dtype=np.int32),
+            self.cache.block_size,
+            self._model.device,
+        )
+        token_ids = torch.zeros(1, dtype=torch.int64, device=self._model.device)
+        hidden = self._model.decoder(token_ids, self.cache, meta, self._attend)
+        self._model.decoder.compute_logits(hidden)
 
     def _sample(
         self,

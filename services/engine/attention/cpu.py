@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from services.engine.attention.interface import AttentionMetadata
-from services.engine.cpu_kernels.openmp import launch
+from services.engine.cpu_kernels.openmp import float_bits, launch
 from services.engine.cpu_kernels.paged_attention import paged_attention_kernels
-from services.engine.cpu_kernels.primitives import float_bits
 from services.engine.kv_cache import LayerCache
 
 __all__ = ["CPUAttention"]
@@ -150,12 +149,9 @@ def _attend_long(
         mask = query.masks.get(window)
         if mask is None:
             mask = query.masks[window] = _mask(len(q), query.seq_len, window, q.dtype)
+    q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, heads, tokens, head_dim]
     out = F.scaled_dot_product_attention(
-        *(x.transpose(0, 1).unsqueeze(0) for x in (q, k, v)),  # [1, heads, tokens, head_dim]
-        attn_mask=mask,
-        is_causal=mask is None,
-        scale=scale,
-        enable_gqa=True,
+        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
     )
     return out.squeeze(0).transpose(0, 1)
 

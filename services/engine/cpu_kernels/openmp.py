@@ -8,13 +8,15 @@ kernel computes.
 from __future__ import annotations
 
 import ctypes
+import struct
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import torch
 
-__all__ = ["launch"]
+__all__ = ["float_bits", "launch"]
 
 # Elements of work below which a kernel is done sooner than another thread wakes up.
 _WORTH_A_THREAD = 1 << 15
@@ -32,6 +34,12 @@ def launch(kernel: int, arguments: tuple[int, ...], num_elements: int) -> None:
     block = (ctypes.c_int64 * (len(arguments) + 1))(0, *arguments)
     num_threads = 1 if num_elements < _WORTH_A_THREAD else torch.get_num_threads()
     _team()(kernel, block, num_threads)
+
+
+@cache
+def float_bits(value: float) -> int:
+    """A float32 as the integer that passes it to a kernel."""
+    return int.from_bytes(struct.pack("=f", value), sys.byteorder, signed=True)
 
 
 @cache

@@ -20,7 +20,6 @@ __all__ = [
     "ELEMENT_TYPES",
     "always_inline",
     "exp",
-    "float_bits",
     "float_of_bits",
     "helper",
     "highest",
@@ -55,11 +54,6 @@ def kernel(function: Callable[[Any], None]) -> Any:
 def helper(function: Callable[..., Any]) -> Any:
     """A function for kernels to call."""
     return njit(**_OPTIONS)(function)
-
-
-def float_bits(value: float) -> int:
-    """A float32 as the integer that passes it to a kernel; `float_of_bits` is the inverse."""
-    return int(np.float32(value).view(np.int32))
 
 
 @intrinsic
@@ -128,7 +122,7 @@ def narrow(typingctx, value, like):  # type: ignore[no-untyped-def]  # noqa: ARG
 
 @intrinsic
 def float_of_bits(typingctx, bits):  # type: ignore[no-untyped-def]  # noqa: ARG001
-    """The float32 that an int32 holds the bits of."""
+    """The float32 that an int32 holds the bits of; `openmp.float_bits` is the inverse."""
 
     def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ARG001
         return builder.bitcast(args[0], ir.FloatType())

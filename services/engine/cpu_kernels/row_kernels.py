@@ -37,8 +37,11 @@ class RowKernels:
 @cache
 def row_kernels(dtype: torch.dtype) -> RowKernels:
     element = ELEMENT_TYPES[dtype]
-    owners = (_rms_norm_kernel(element), _silu_mul_kernel(element), _rotate_kernel(element))
-    return RowKernels(*(owner.address for owner in owners), owners=owners)
+    norm, silu_mul, rotate = (
+        make(element) for make in (_rms_norm_kernel, _silu_mul_kernel, _rotate_kernel)
+    )
+    owners = (norm, silu_mul, rotate)
+    return RowKernels(norm.address, silu_mul.address, rotate.address, owners)
 
 
 def _rms_norm_kernel(element: Any) -> Any:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from services.engine.cpu_kernels.openmp import launch
+from services.engine.cpu_kernels.openmp import float_bits, launch
 
 if TYPE_CHECKING:
     from services.engine.cpu_kernels.row_kernels import RowKernels
@@ -31,9 +30,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
     width = x.shape[-1]
-    eps_bits = int(np.float32(eps).view(np.int32))
     arguments = (
-        x.numel() // width, width, x.data_ptr(), weight.data_ptr(), out.data_ptr(), eps_bits,
+        x.numel() // width, width, x.data_ptr(), weight.data_ptr(), out.data_ptr(),
+        float_bits(eps),
     )  # fmt: skip
     launch(_kernels(x.dtype).rms_norm, arguments, x.numel())
     return out

@@ -44,7 +44,7 @@ class Linear(nn.Module):
 
 def _pack(weight: Tensor) -> Tensor | None:
     """The weight in oneDNN's layout; None where this device or dtype has none."""
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
