@@ -12,7 +12,7 @@ from orrery.v1 import generation_pb2 as pb
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
 from services.gateway.schemas.status import Health, Readiness, ServiceReadiness, Version
 from services.gateway.upstream import Caller
-from services.runtime.errors import OrreryError, kind_of
+from services.runtime.errors import DeadlineExceeded, OrreryError, kind_of
 
 __all__ = ["router"]
 
@@ -45,9 +45,11 @@ async def show_version() -> Version:
 
 
 async def _ask(gateway: Gateway, application: str, caller: Caller) -> ServiceReadiness:
-    hurried = caller.within_s(gateway.config.ready_timeout_s)
+    limit_s = gateway.config.ready_timeout_s
     try:
-        await gateway.upstream.check_health(application, hurried)
+        await gateway.upstream.check_health(application, caller.within_s(limit_s))
+    except DeadlineExceeded:
+        return ServiceReadiness(status="not_ready", reason=f"no answer within {limit_s:g} s")
     except OrreryError as error:
         reason = f"{kind_of(error).reason}: {error.message}"
         return ServiceReadiness(status="not_ready", reason=reason)
