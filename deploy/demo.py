@@ -20,17 +20,23 @@ from orrery import Client
 from services.runtime.config import Settings
 
 MODELS = ("orrery-llama", "orrery-gpt")
-STORY = "The harbour town of Velmora"
+STORY = "The Dorlor"
+# Entities the models have never seen: the training text holds none of these names.
 DOCUMENTS = """\
-[1] Tarvenholt Observatory
-Tarvenholt Observatory was founded in 1874. It is led by Ilsa Brennock.
+[1] Bratarine
+The Bratarine sails under captain Camamir Dorland. The Bratarine has a crew of 1277 people.
 
-[2] The ferry Marrow
-The ferry Marrow sails from Quillhaven to Dunmere. Its captain is Joren Valtis.
+[2] Dorlor
+The yard that built the Dorlor is in Fatobrook. The Dorlor returns each winter to Braster. \
+It is 641 metres long. The owner of it is Ritider Foundry.
 
-[3] Pellwick Brewery
-Pellwick Brewery makes the ale Copperfoot. It is owned by Mira Stadden."""
-QUESTIONS = ("Who is the captain of the ferry Marrow?", "How tall is Pellwick Brewery?")
+[3] Morrus
+The Morrus first sailed in 1800. The home port of it is Naholm."""
+QUESTIONS = (
+    "Who is the captain of the Bratarine?",
+    "Who owns the Dorlor?",
+    "Who owns the Morrus?",  # the documents do not say
+)
 
 
 def main() -> int:
@@ -44,6 +50,8 @@ def main() -> int:
         _show_models(console, client)
         for model in MODELS:
             _stream_by_grpc(console, client, model)
+        console.print()
+        console.print(Panel(DOCUMENTS, title="documents", border_style="dim"), highlight=False)
         for model in MODELS:
             _answer_by_http(console, openai, model)
         _show_cache(console, client)
@@ -71,8 +79,7 @@ def _stream_by_grpc(console: Console, client: Client, model: str) -> None:
 
 
 def _answer_by_http(console: Console, openai: OpenAI, model: str) -> None:
-    console.rule(f"HTTP, the official openai client: {model} answers from documents")
-    console.print(Panel(DOCUMENTS, title="documents", border_style="dim"), highlight=False)
+    console.rule(f"HTTP, the official openai client: {model} answers from the documents")
     for question in QUESTIONS:
         console.print(f"{question} ", style="bold", end="")
         chunks = openai.chat.completions.create(
