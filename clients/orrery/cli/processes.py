@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PlatformProcess", "platform_processes"]
+__all__ = ["PlatformProcess", "platform_processes", "process_name"]
 
 _PROC = Path("/proc")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -82,18 +82,20 @@ def _process(pid: int) -> PlatformProcess | None:
     if "Rss" in rollup:  # exact, where statm's count is kept per thread and lags behind
         rss_bytes = int(rollup["Rss"]) * 1024
     pss_bytes = int(rollup["Pss"]) * 1024 if "Pss" in rollup else None
-    return PlatformProcess(pid, _name(arguments.split("\0")), rss_bytes, pss_bytes)
+    return PlatformProcess(pid, process_name(arguments.split("\0")), rss_bytes, pss_bytes)
 
 
-def _name(arguments: list[str]) -> str:
+def process_name(arguments: list[str]) -> str:
     """What a process is, without its arguments: they may hold keys and passwords.
 
-    Ray's workers set their title (`ray::ServeReplica:llama:Generation`); of a Python process the
-    module or the script says more than the interpreter.
+    Ray's workers set their title (`ray::ServeReplica:llama:Generation`, at times with the method
+    that runs); of a Python process the module or the script says more than the interpreter.
     """
     title = arguments[0].strip()
     if title.startswith("ray::"):
-        return title.split(" ")[0].removesuffix(".handle_request")
+        name = title.split(" ")[0]
+        owner, _, method = name.rpartition(".")
+        return owner if owner and method.isidentifier() else name
     program = Path(title.split(" ")[0]).name
     if not program.startswith("python"):
         return program

@@ -76,8 +76,11 @@ def connect(target: str | None, timeout_s: float, *, max_retries: int = 2) -> It
         with client:
             yield client
     except OrreryError as error:
-        where = f"{client.settings.target} does not answer: "
-        fail((where if _nobody_there(error) else "") + describe(error), _exit_code(error))
+        if error.reason == UnavailableError.default_reason:  # gRPC found nobody there
+            cause = error.message.rpartition(": ")[2]  # what the system said, without the chain
+            problem = f"{client.settings.target} does not answer ({cause})"
+            fail(f"{problem}; is the platform running?", EXIT_UNAVAILABLE)
+        fail(describe(error), _exit_code(error))
     except KeyboardInterrupt:
         raise typer.Exit(_EXIT_INTERRUPTED) from None
 
@@ -133,11 +136,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return list(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")
-
-
-def _nobody_there(error: OrreryError) -> bool:
-    """Whether gRPC found nobody, as opposed to a service that says it cannot answer now."""
-    return error.reason == UnavailableError.default_reason
 
 
 def _exit_code(error: OrreryError) -> int:

@@ -134,15 +134,30 @@ async def test_several_answers_are_refused(server: ScriptedServer) -> None:
     assert said(server) == []
 
 
+async def test_interrupt_at_the_prompt_says_how_to_leave(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter([KeyboardInterrupt(), "hi", EOFError()])
+
+    def type_next(prompt: str) -> str:
+        line = next(typed)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr("builtins.input", type_next)
+    outcome = await chat()
+    assert outcome.exit_code == 0
+    assert "Ctrl-D leaves" in outcome.stderr
+    assert said(server) == [[(USER, "hi")]]
+
+
 async def test_interrupt_on_a_terminal_stops_the_answer_only(server: ScriptedServer) -> None:
     server.on("Generate", endless(pause_s=0.02), tokens("Second."))
 
     def talk() -> int:
         with Terminal("chat", "--target", server.target) as terminal:
             terminal.expect("talker at ")
-            terminal.expect("> ")
-            terminal.type("\x03")
-            terminal.expect("Ctrl-D leaves")
             terminal.expect("> ")
             terminal.type("tell me\r")
             terminal.expect("xxxx")

@@ -18,7 +18,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from orrery.cli.models import short_count
 from orrery.cli.platform_state import PlatformState, read_platform_state
-from orrery.cli.processes import platform_processes
+from orrery.cli.processes import platform_processes, process_name
 from orrery.v1 import generation_pb2 as pb
 from services.runtime import errors as served
 from tests.fakes.generation_server import generation_server
@@ -196,6 +196,28 @@ def test_processes_are_the_descendants_and_the_session_of_the_roots() -> None:
             assert "secret" not in str(found)
         finally:
             os.killpg(root.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["ray::ServeReplica:llama:Generation"], "ray::ServeReplica:llama:Generation"),
+        (["ray::ServeController.listen_for_change   "], "ray::ServeController"),
+        (["ray::ServeReplica:v1.2:Generation"], "ray::ServeReplica:v1.2:Generation"),
+        (["/usr/bin/redis-server *:6379"], "redis-server"),
+        (
+            ["/venv/bin/python3.11", "-u", "-m", "ray.util.client.server", "--token=x"],
+            "python -m ray.util.client.server",
+        ),
+        (["python3", "-u", "/site/ray/dashboard.py", "--key=x"], "python dashboard.py"),
+        (["python3", "-c", "secret()"], "python3"),
+        ([""], ""),
+    ],
+)
+def test_name_of_a_process_says_what_it_is_without_its_arguments(
+    arguments: list[str], name: str
+) -> None:
+    assert process_name(arguments) == name
 
 
 def test_roots_that_have_ended_have_no_processes() -> None:
