@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -200,8 +201,6 @@ def test_json_refuses_what_it_does_not_know() -> None:
 
 
 async def test_interrupt_ends_the_command_and_the_call(server: ScriptedServer) -> None:
-    import asyncio
-
     server.on("Generate", endless(pause_s=0.02))
 
     def interrupt() -> int:
