@@ -1,6 +1,6 @@
 """Fails when the committed stubs differ from what the contract generates.
 
-    python -m tests.fresh_stubs
+python -m tests.fresh_stubs
 """
 
 from __future__ import annotations
