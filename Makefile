@@ -65,7 +65,7 @@ test-all: setup ## Every test that this machine can run, the slow ones included
 
 test-vllm: setup ## The vLLM backend against vLLM's CPU build, in an environment of its own
 	sh tests/integration/vllm_environment.sh .venv-vllm
-	.venv-vllm/bin/python -m pytest -m vllm tests/integration
+	.venv-vllm/bin/python -m pytest -m vllm -W default tests/integration/test_vllm_backend.py
 
 check: lint type test ## What has to hold before a change lands
 

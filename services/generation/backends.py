@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.engine.errors import ConfigError
 from services.generation.backend import Backend
 from services.generation.config import GenerationConfig
 from services.runtime.metrics import MetricsRegistry
@@ -19,9 +20,13 @@ async def load_backend(
     """
     # One of the two is installed at a time: vLLM has an environment of its own.
     if config.backend == "vllm":
-        from services.generation.vllm_backend import VLLMBackend
-
-        return await VLLMBackend.start(config, model_folder)
+        try:
+            from services.generation.vllm_backend import VLLMBackend
+        except ModuleNotFoundError as error:
+            if error.name != "vllm":
+                raise
+            raise ConfigError("backend", "vllm is not installed in this environment") from error
+        return await VLLMBackend.start(config, model_folder, registry)
     from services.generation.native import NativeBackend
 
     return await NativeBackend.start(config, model_folder, registry)

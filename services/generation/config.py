@@ -26,12 +26,12 @@ class VLLMConfig(BaseModel):
     max_num_waiting: int = Field(default=512, ge=0)  # ours: vLLM's own queue has no bound
     block_size: int | None = Field(default=None, ge=1)
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
+    kv_cache_memory_bytes: int | None = Field(default=None, ge=1)  # in place of the share above
     tensor_parallel_size: int = Field(default=1, ge=1)
     pipeline_parallel_size: int = Field(default=1, ge=1)
     quantization: str | None = None
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
-    revision: str | None = None
 
 
 class RequestLimitsConfig(BaseModel):

@@ -35,6 +35,6 @@ END
 $pip torch==2.13.0 -r "$venv/vllm-requirements.txt"
 $pip intel-openmp==2024.2.1
 $pip torch==2.13.0 "grpcio>=1.85,<2" "grpcio-health-checking>=1.85,<2" "grpcio-reflection>=1.85,<2" \
-    "googleapis-common-protos>=1.75,<2" "structlog>=26,<27" \
+    "googleapis-common-protos>=1.75,<2" "orjson>=3.13,<4" "structlog>=26,<27" \
     "pytest>=9.2,<10" "pytest-asyncio>=1.5,<2" "pytest-timeout>=2.4,<3"
 touch "$venv/.installed-$vllm_version"

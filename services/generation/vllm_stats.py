@@ -1,0 +1,98 @@
+"""What vLLM tells about itself, as the engine's statistics. vLLM calls this after each step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.engine.request import FinishReason, RequestTiming
+from services.engine.stats import EngineLoad, RequestStats, StatsSink, StepStats
+
+__all__ = ["VLLMStats"]
+
+_FINISH_REASONS = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "abort": FinishReason.CANCELLED,
+    "error": FinishReason.ERROR,
+}
+
+
+class VLLMStats:
+    """vLLM's `StatLoggerBase`, as far as it is called, passed on to a `StatsSink`.
+
+    It is its own factory: vLLM calls it with its config where it expects a class.
+    """
+
+    def __init__(self, sink: StatsSink) -> None:
+        self._sink = sink
+        self._num_blocks = 0
+        self.load = EngineLoad()
+
+    def __call__(self, vllm_config: Any, _engine_index: int = 0) -> VLLMStats:
+        self._num_blocks = vllm_config.cache_config.num_gpu_blocks or 0
+        return self
+
+    def log_engine_initialized(self) -> None:
+        """Nothing is said at start, ..."""
+
+    def log(self) -> None:
+        """... nor at intervals."""
+
+    def record(
+        self,
+        scheduler_stats: Any,
+        iteration_stats: Any,
+        mm_cache_stats: Any = None,  # noqa: ARG002 - vLLM passes both by name
+        engine_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        """One step. Either part may be missing."""
+        finished = [] if iteration_stats is None else iteration_stats.finished_requests
+        preempted = 0 if iteration_stats is None else iteration_stats.num_preempted_reqs
+        self._update_load(scheduler_stats, len(finished), preempted)
+        step = StepStats(self.load)
+        if iteration_stats is not None:
+            step.first_token_s = list(iteration_stats.time_to_first_tokens_iter)
+            step.inter_token_s = list(iteration_stats.inter_token_latencies_iter)
+        self._sink.record_step(step)
+        for request in finished:
+            self._sink.record_finished(_request_stats(request))
+
+    def _update_load(self, scheduler: Any, num_finished: int, num_preempted: int) -> None:
+        last = self.load
+        changed = {
+            "num_running": last.num_running,
+            "num_waiting": last.num_waiting,
+            "num_free_blocks": last.num_free_blocks,
+            "prefix_queries": last.prefix_queries,
+            "prefix_hits": last.prefix_hits,
+        }
+        if scheduler is not None:
+            used = round(scheduler.kv_cache_usage * self._num_blocks)
+            changed = {
+                "num_running": scheduler.num_running_reqs,
+                "num_waiting": scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs,
+                "num_free_blocks": self._num_blocks - used,
+                "prefix_queries": last.prefix_queries + scheduler.prefix_cache_stats.queries,
+                "prefix_hits": last.prefix_hits + scheduler.prefix_cache_stats.hits,
+            }
+        self.load = EngineLoad(
+            num_blocks=self._num_blocks,
+            num_preemptions=last.num_preemptions + num_preempted,
+            num_finished=last.num_finished + num_finished,
+            **changed,
+        )
+
+
+def _request_stats(request: Any) -> RequestStats:
+    return RequestStats(
+        finish_reasons=(_FINISH_REASONS[str(request.finish_reason)],),
+        num_prompt_tokens=request.num_prompt_tokens,
+        num_output_tokens=request.num_generation_tokens,
+        num_cached_tokens=request.num_cached_tokens,
+        timing=RequestTiming(
+            queue_s=request.queued_time,
+            prefill_s=request.prefill_time,
+            decode_s=request.decode_time,
+            total_s=request.e2e_latency,
+        ),
+    )
