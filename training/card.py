@@ -33,7 +33,7 @@ exists to demonstrate and test the platform.
 | Vocabulary | {vocab_size} byte-level BPE tokens, shared by both demo models |
 | Context | {context} tokens, trained over all of it |
 | Weights | bfloat16 safetensors, {size_mb:.1f} MB |
-| Training | {tokens:.1f}M tokens in {minutes:.0f} minutes on one CPU core |
+| Training | {tokens:.1f}M tokens, {minutes:.0f} minutes on one core of a busy machine |
 | Licence | Apache-2.0 |
 
 Prompt format: see [`models/README.md`](../README.md).
@@ -97,10 +97,9 @@ def _evaluation(path: Path) -> str:
         return "Not evaluated yet: run `make eval-demo`."
     lines = ["| Question | Share | 95 % interval | Questions |", "|---|---|---|---|"]
     for figure in json.loads(path.read_text()).values():
-        share, margin = figure["share"] * 100, figure["margin"] * 100
-        lines.append(
-            f"| {figure['title']} | {share:.1f} % | ± {margin:.1f} | {figure['num_questions']} |"
-        )
+        low, high = (100 * bound for bound in figure["interval"])
+        share = f"{100 * figure['share']:.1f} % | {low:.1f} to {high:.1f} %"
+        lines.append(f"| {figure['title']} | {share} | {figure['num_questions']} |")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 from tokenizers import Tokenizer
+from tqdm import tqdm
 
 from services.engine import LLM, SamplingParams
 from training.architectures import MODEL_NAMES
@@ -67,9 +68,12 @@ class Result:
         return self.correct / self.num_questions
 
     @property
-    def margin(self) -> float:
-        """Half the width of the 95 % interval of the share (normal approximation)."""
-        return 1.96 * sqrt(self.share * (1 - self.share) / self.num_questions)
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson score interval of the share (Wilson 1927)."""
+        n, p, z = self.num_questions, self.share, 1.96
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def evaluate(folder: Path, num_questions: int) -> dict[str, Result]:
@@ -77,7 +81,7 @@ def evaluate(folder: Path, num_questions: int) -> dict[str, Result]:
     llm = LLM(str(folder))
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     results = {}
-    for figure in FIGURES:
+    for figure in tqdm(FIGURES, desc=folder.name):
         cases = held_out_cases(figure.type, num_questions, num_passages=figure.num_passages)
         results[figure.name] = _grade(cases, _replies(llm, tokenizer, cases))
     return results
@@ -107,7 +111,7 @@ def write_evaluation(folder: Path, results: dict[str, Result]) -> None:
             "title": figure.title,
             "num_questions": results[figure.name].num_questions,
             "share": round(results[figure.name].share, 4),
-            "margin": round(results[figure.name].margin, 4),
+            "interval": [round(bound, 4) for bound in results[figure.name].interval],
             "needless_refusals": results[figure.name].needless_refusals,
             "target": figure.target,
         }
@@ -125,12 +129,15 @@ def _table(results: dict[str, dict[str, Result]]) -> Table:
         table.add_column(model, justify="right")
     for figure in FIGURES:
         target = f">= {figure.target:.0%}" if figure.target else ""
-        shares = [
-            f"{rows[figure.name].share:.1%} ± {rows[figure.name].margin:.1%}"
-            for rows in results.values()
-        ]
-        table.add_row(figure.title, target, *shares)
+        table.add_row(
+            figure.title, target, *(_cell(rows[figure.name]) for rows in results.values())
+        )
     return table
+
+
+def _cell(result: Result) -> str:
+    low, high = result.interval
+    return f"{result.share:.1%} ({low:.1%} to {high:.1%})"
 
 
 def main() -> None:

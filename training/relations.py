@@ -1,8 +1,9 @@
 """What a kind of entity is: its relations, and how each is stated and asked.
 
-Knows nothing of passages, samples, tokens or models. In every phrase `{s}` is the subject and `{v}` the value; a statement must contain the value literally and as a unit,
-because answers are copied from it. Within one kind no fact follows from another, so that a
-question about an unstated fact really has no answer.
+Knows nothing of passages, samples, tokens or models. In every phrase `{s}` is the subject and
+`{v}` the value; a statement must contain the value literally and as a unit, because answers are
+copied from it. Within one kind no fact follows from another, so that a question about an unstated
+fact really has no answer.
 """
 
 from __future__ import annotations

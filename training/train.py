@@ -54,7 +54,7 @@ class Recipe:
     """What a run is made of, apart from the model (`architectures`) and the mix (`corpus`)."""
 
     model: str
-    tokens: int = 36_000_000
+    tokens: int = 24_000_000
     tokens_per_step: int = 4096
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
