@@ -72,7 +72,7 @@ def our_side(folder: Path, num_threads: int) -> Generate:
     config = EngineConfig(
         num_threads=num_threads,
         kv_cache_bytes=256 << 20,
-        max_num_batched_tokens=32 * PROMPT_TOKENS,
+        max_num_batched_tokens=16 * PROMPT_TOKENS,
         enable_prefix_caching=False,  # rounds repeat their prompts
     )
     engine = LLMEngine(load_model(folder), None, config)

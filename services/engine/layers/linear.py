@@ -32,6 +32,10 @@ class Linear(nn.Module):
         if self._packed is None:
             self.weight = nn.Parameter(weight, requires_grad=False)
 
+    @property
+    def is_packed(self) -> bool:
+        return self._packed is not None
+
     def forward(self, x: Tensor) -> Tensor:
         """[T, in_features] -> [T, out_features]"""
         if self._packed is None:
