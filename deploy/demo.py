@@ -74,14 +74,16 @@ def _show_models(console: Console, client: Client) -> None:
 def _stream_by_grpc(console: Console, client: Client, model: str) -> None:
     console.rule(f"gRPC, the orrery client: {model} continues a text")
     console.print(STORY, style="bold", end="")
+    started = time.perf_counter()
     with client.stream(STORY, model=model, max_tokens=60, temperature=0.7, seed=7) as stream:
-        _print_stream(console, (event.text for event in stream))
+        _print_stream(console, started, (event.text for event in stream))
 
 
 def _answer_by_http(console: Console, openai: OpenAI, model: str) -> None:
     console.rule(f"HTTP, the official openai client: {model} answers from the documents")
     for question in QUESTIONS:
         console.print(f"{question} ", style="bold", end="")
+        started = time.perf_counter()
         chunks = openai.chat.completions.create(
             model=model,
             messages=[{"role": "user", "content": f"{DOCUMENTS}\n\nQuestion: {question}"}],
@@ -89,13 +91,11 @@ def _answer_by_http(console: Console, openai: OpenAI, model: str) -> None:
             temperature=0,
             stream=True,
         )
-        _print_stream(
-            console, (chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        )
+        texts = (chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        _print_stream(console, started, texts)
 
 
-def _print_stream(console: Console, texts: Iterator[str]) -> None:
-    started = time.perf_counter()
+def _print_stream(console: Console, started: float, texts: Iterator[str]) -> None:
     first: float | None = None
     for text in texts:
         if text and first is None:

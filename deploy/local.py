@@ -10,10 +10,8 @@ node, the Serve controller, the proxy and the replicas then run on without this 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,18 +26,12 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from deploy import node
+from deploy.node import HOST, StartError
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
 from deploy.state import PlatformState
 from services.runtime.config import Settings, SettingsError
-
-READY_LIMIT_S = 300.0
-OBJECT_STORE_BYTES = 80 << 20
-HOST = "127.0.0.1"
-
-
-class StartError(Exception):
-    """The platform could not be started; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +61,13 @@ def up(options: Options, console: Console) -> PlatformState:
     platform_id = uuid.uuid4().hex
     try:
         return _start(options, config, platform_id, console)
-    except BaseException:
+    except BaseException as error:
+        node.disconnect()
         end_processes(platform_id)
-        raise
+        shutil.rmtree(_run_dir(platform_id), ignore_errors=True)
+        if isinstance(error, StartError) or not isinstance(error, Exception):
+            raise
+        raise StartError(f"{type(error).__name__}: {error}") from error
 
 
 def down(options: Options, console: Console) -> None:
@@ -81,7 +77,8 @@ def down(options: Options, console: Console) -> None:
         console.print("No platform is running here.")
         return
     with console.status("Stopping the platform"):
-        _drain(state)
+        if find_processes(state.platform_id):
+            node.drain(state.ray_address)
         count = end_processes(state.platform_id)
     left = find_processes(state.platform_id)
     if left:
@@ -110,11 +107,16 @@ def _start(
             for name in ("ray", *applications)
         }
         progress.update(tasks["ray"], state="starting")
-        address = _start_ray(options, environment, run_dir)
-        _connect(address, environment)
+        address = node.start_ray(environment, run_dir, options.metrics_port, _free_port())
+        node.connect(address, environment)
         progress.update(tasks["ray"], state="running", completed=1)
-        _deploy(config)
-        _wait_for_applications(progress, tasks, applications)
+
+        def show(name: str, state: str) -> None:
+            done = int(state == "running")
+            progress.update(tasks[name], state=state.replace("_", " "), completed=done)
+
+        node.deploy(config)
+        node.wait_for(applications, show)
     _wait_until_ready(options.http_port)
     roots = tuple(process.pid for process in find_processes(platform_id))
     state = PlatformState(
@@ -128,90 +130,6 @@ def _start(
     )
     state.save(options.data_dir)
     return state
-
-
-def _start_ray(options: Options, environment: dict[str, str], run_dir: Path) -> str:
-    """Starts the node's daemons and returns the address of its control store."""
-    port = _free_port()
-    command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
-        "--head",
-        f"--node-ip-address={HOST}",
-        f"--port={port}",
-        f"--ray-client-server-port={_free_port()}",
-        f"--metrics-export-port={options.metrics_port}",
-        f"--temp-dir={run_dir}",
-        f"--object-store-memory={OBJECT_STORE_BYTES}",
-        # Replicas ask for no CPU; this only bounds what Ray would start besides them.
-        "--num-cpus=2",
-        "--include-dashboard=false",
-        "--include-log-monitor=false",
-        "--disable-usage-stats",
-        "--log-style=record",
-    ]
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-    if result.returncode != 0:
-        raise StartError(f"Ray did not start:\n{result.stdout}\n{result.stderr}")
-    return f"{HOST}:{port}"
-
-
-def _connect(address: str, environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # Serve reads its settings when it is imported, below
-    import ray
-
-    ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="ERROR")
-
-
-def _deploy(config: dict[str, Any]) -> None:
-    import logging
-
-    from pydantic import ValidationError
-    from ray import serve
-    from ray.serve.context import _get_global_client
-    from ray.serve.schema import ServeDeploySchema
-
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    try:
-        schema = ServeDeploySchema.model_validate(config)
-    except ValidationError as error:
-        raise StartError(f"the Serve configuration is wrong: {error}") from error
-    serve.start(
-        http_options=schema.http_options.model_dump(),
-        grpc_options=schema.grpc_options.model_dump(),
-    )
-    client = _get_global_client()
-    # The declarative way, as a cluster applies its configuration: running streams survive it.
-    client.deploy_apps(schema)
-
-
-def _wait_for_applications(
-    progress: Progress, tasks: dict[str, Any], names: tuple[str, ...]
-) -> None:
-    from ray import serve
-
-    deadline = time.monotonic() + READY_LIMIT_S
-    while True:
-        statuses = serve.status().applications
-        for name in names:
-            status = statuses.get(name)
-            state = str(status.status.value).lower() if status else "waiting"
-            done = state == "running"
-            progress.update(tasks[name], state=state.replace("_", " "), completed=int(done))
-            if status and state in ("deploy_failed", "unhealthy"):
-                raise StartError(_why_failed(name, status))
-        if all(progress.tasks[tasks[name]].completed for name in names):
-            return
-        if time.monotonic() > deadline:
-            raise StartError(f"not ready after {READY_LIMIT_S:.0f} s")
-        time.sleep(0.2)
-
-
-def _why_failed(name: str, status: Any) -> str:
-    reasons = [status.message] + [d.message for d in status.deployments.values() if d.message]
-    return f"application {name} failed: " + "\n".join(reason for reason in reasons if reason)
 
 
 def _wait_until_ready(http_port: int) -> None:
@@ -228,27 +146,6 @@ def _wait_until_ready(http_port: int) -> None:
         if time.monotonic() > deadline:
             raise StartError(f"the applications run, but /ready does not agree: {reason}")
         time.sleep(0.2)
-
-
-def _drain(state: PlatformState) -> None:
-    """Lets Serve end the replicas in order; what is left is ended by the caller."""
-    if not find_processes(state.platform_id):
-        return
-    code = (
-        "import ray; from ray import serve;"
-        f"ray.init(address={state.ray_address!r}, namespace='serve', log_to_driver=False,"
-        " logging_level='ERROR'); serve.shutdown()"
-    )
-    try:
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
-            capture_output=True,
-            timeout=30,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return  # a node that does not answer is ended without asking
 
 
 def _load_config(options: Options) -> dict[str, Any]:
