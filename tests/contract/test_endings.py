@@ -13,7 +13,16 @@ import pytest
 
 from orrery.v1 import generation_pb2 as pb
 from orrery.v1.generation_pb2_grpc import GenerationServiceStub
-from tests.contract.served import Served, greedy, is_idle, joined, refusal, text
+from tests.contract.served import (
+    Served,
+    ends,
+    greedy,
+    is_idle,
+    joined,
+    refusal,
+    text,
+    token_ids,
+)
 
 LONG = pb.GenerateRequest(prompt=text("The observatory of"), sampling=greedy(max_tokens=900))
 
@@ -71,6 +80,16 @@ async def test_cancelled_batch_and_score_give_everything_back(served: Served) ->
     with pytest.raises(asyncio.CancelledError):
         await batch
     assert is_idle(await served.wait_until_idle(limit_s=2.0))
+
+
+async def test_slow_reader_holds_up_nobody_and_loses_nothing(served: Served) -> None:
+    stream = aiter(served.stub.Generate(LONG, metadata=served.metadata))
+    messages = [await anext(stream)]
+    load = await served.wait_until_idle(limit_s=30.0)
+    assert is_idle(load), "the engine waits for a reader"
+    messages += [message async for message in stream]
+    assert len(token_ids(messages)) == 900
+    assert ends(messages) == {0: pb.FINISH_REASON_LENGTH}
 
 
 async def test_200_streams_cut_at_random_leave_nothing_behind(served: Served) -> None:
