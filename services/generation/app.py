@@ -67,9 +67,14 @@ class Generation:
         if not self._servicer.healthy:
             raise RuntimeError("the engine has stopped")
 
-    async def __del__(self) -> None:
-        """Serve awaits this once the replica has drained."""
-        await self._servicer.close()
+    def __del__(self) -> Awaitable[None] | None:
+        """Serve awaits what this returns once the replica has drained.
+
+        Not a coroutine function: Python calls it again at collection, when nobody awaits, and for
+        a replica whose constructor failed.
+        """
+        servicer: GenerationServicer | None = self.__dict__.pop("_servicer", None)
+        return None if servicer is None else servicer.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -20,9 +20,6 @@ from services.generation.config import GenerationConfig
 from services.runtime.metrics import MetricsRegistry
 from tests.fakes.toy_backend import ToyBackend
 
-# Python calls the destructor once more at collection, where nobody awaits it.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'Generation.__del__':RuntimeWarning")
-
 ARGS = {"model_name": "toy", "model_path": "unused"}
 
 

@@ -1,0 +1,1 @@
+"""Tests of everything; `tests.fakes` holds what stands in for real parts."""
