@@ -1,8 +1,8 @@
 """Train a demo model from scratch: `python -m training.train --model llama`, then `--model gpt`.
 
-Two stages: copying from one passage until that works, then the full mix. Interrupt it at will: the
-same command resumes from the last checkpoint in `training/runs/`. Writes the model folder at the
-end.
+Three stages: copying from one passage, telling entities apart, the full mix; `STAGES` says when each
+ends. Interrupt it at will: the same command resumes from the last checkpoint in `training/runs/`.
+Writes the model folder at the end.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,7 +131,7 @@ class Trainer:
     def export(self) -> None:
         """Write the Hugging Face folder of the model as it is now."""
         target = MODELS / f"orrery-{self.recipe.model}"
-        summary = {"recipe": asdict(self.recipe), "history": self.progress.history}
+        summary: dict[str, Any] = {"recipe": asdict(self.recipe), "history": self.progress.history}
         summary |= {"tokens": self.progress.tokens, "seconds": self.progress.seconds}
         export_model(self.model, self.tokenizer, target, summary)
 
@@ -154,7 +156,8 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
 
-    def _batches(self):
+    def _batches(self) -> Iterator[tuple[int, int, Batch]]:
+        """The stream of the current stage from where the run stands."""
         progress, recipe = self.progress, self.recipe
         first_chunk, first_batch = progress.chunk, progress.next_batch
         seed = recipe.seed + list(STAGES).index(progress.stage)
@@ -209,7 +212,7 @@ class Trainer:
     def _validate(self, num_cases: int) -> None:
         """Record the figures on held-out entities; end the first stage when copying works."""
         progress = self.progress
-        figures = {"tokens": progress.tokens, "seconds": round(progress.seconds)}
+        figures: dict[str, float] = {"tokens": progress.tokens, "seconds": round(progress.seconds)}
         one = held_out_cases(QuestionType.ANSWERED, num_cases, num_passages=1, seed=11)
         figures["answered_of_1"] = exact_match(self.model, self.tokenizer, one)
         if progress.stage != "copying":
