@@ -50,15 +50,15 @@ class Generation:
             translate=to_taxonomy,
             observe=RpcMetrics(registry).observe,
         )
-        self._servicer = GenerationServicer(config, backend, policy)
-        health = HealthServicer((SERVICE,), lambda: self._servicer.healthy)
-        self.Generate = self._servicer.Generate
-        self.GenerateBatch = self._servicer.GenerateBatch
-        self.Score = self._servicer.Score
-        self.Tokenize = self._servicer.Tokenize
-        self.Detokenize = self._servicer.Detokenize
-        self.GetModel = self._servicer.GetModel
-        self.GetLoad = self._servicer.GetLoad
+        servicer = self._servicer = GenerationServicer(config, backend, policy)
+        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        self.Generate = servicer.Generate
+        self.GenerateBatch = servicer.GenerateBatch
+        self.Score = servicer.Score
+        self.Tokenize = servicer.Tokenize
+        self.Detokenize = servicer.Detokenize
+        self.GetModel = servicer.GetModel
+        self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         _LOG.info("ready", extra={"model": config.model_name, "backend": config.backend})
 
