@@ -1,8 +1,8 @@
 """Train a demo model from scratch: `python -m training.train --model llama`, then `--model gpt`.
 
-Three stages: copying from one passage, telling entities apart, the full mix; `STAGES` says when each
-ends. Interrupt it at will: the same command resumes from the last checkpoint in `training/runs/`.
-Writes the model folder at the end.
+Three stages: copying from one passage, telling entities apart, the full mix; `STAGES` says when
+each ends. Interrupt it at will: the same command resumes from the last checkpoint in
+`training/runs/`. Writes the model folder at the end.
 """
 
 from __future__ import annotations
