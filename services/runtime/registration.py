@@ -22,9 +22,7 @@ AddToServer = Callable[[Any, Any], None]
 
 class _Server(Protocol):
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None: ...
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, Any]
-    ) -> None: ...
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None: ...
 
 
 def refusing_malformed(add_to_server: AddToServer) -> AddToServer:
@@ -45,9 +43,7 @@ class _TolerantServer:
     def add_generic_rpc_handlers(self, _handlers: Sequence[Any]) -> None:
         """Generated code registers the same methods twice; the second time brings their names."""
 
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, Any]
-    ) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         tolerant = {
             name: handler._replace(request_deserializer=_tolerant(handler.request_deserializer))
             for name, handler in handlers.items()
