@@ -93,22 +93,30 @@ def _load_queries(address, element, item_bytes, scale, q, head_dim):  # type: ig
 
 
 @helper
-def _score(q, tiles, start, stop, element, item_bytes, head_dim, scores):  # type: ignore[no-untyped-def]
-    """scores[g, p - start] = q_g · k_p. Two query heads at a time: a key is widened once."""
+def _tile(tiles, index):  # type: ignore[no-untyped-def]
+    """Address of a sequence's tile number `index`."""
+    blocks, base, block_bytes, _ = tiles
+    return base + np.int64(blocks[index]) * block_bytes
+
+
+@helper
+def _score(q, tiles, then, start, stop, element, item_bytes, head_dim, scores):  # type: ignore[no-untyped-def]
+    """scores[g, p - start] = q_g · k_p. Two query heads at a time: a key is widened once.
+
+    While a tile is computed with, the next is fetched row by row; `then` comes after the last.
+    """
     always_inline()
-    blocks, base, block_bytes, block_size = tiles
-    group = q.shape[0]
+    block_size = tiles[3]
+    group, row_bytes = q.shape[0], head_dim * item_bytes
     p = start
     while p < stop:
         b = p // block_size
         end = min(stop, (b + 1) * block_size)
-        if end < stop:
-            prefetch(
-                base + np.int64(blocks[b + 1]) * block_bytes, block_size * head_dim * item_bytes
-            )
-        address = base + np.int64(blocks[b]) * block_bytes
-        address += (p - b * block_size) * head_dim * item_bytes
+        address = _tile(tiles, b) + (p - b * block_size) * row_bytes
+        ahead = then if end == stop else _tile(tiles, b + 1)
         while p < end:
+            prefetch(ahead, row_bytes)
+            ahead += row_bytes
             k = vector(address, element, head_dim)
             for g in range(0, group - 1, 2):
                 q0, q1 = _row(q, g, head_dim), _row(q, g + 1, head_dim)
@@ -124,7 +132,7 @@ def _score(q, tiles, start, stop, element, item_bytes, head_dim, scores):  # typ
                 for d in range(head_dim):
                     dot0 += q0[d] * widen(k[d])
                 scores[group - 1, p - start] = dot0
-            address += head_dim * item_bytes
+            address += row_bytes
             p += 1
 
 
@@ -143,43 +151,61 @@ def _softmax(scores, count):  # type: ignore[no-untyped-def]
 
 @helper
 def _weigh(weights, tiles, start, stop, element, item_bytes, head_dim, sums):  # type: ignore[no-untyped-def]
-    """sums[g] = sum over p of weights[g, p - start] · v_p, four values at a time where a block has
-    them, so that the sums are loaded and stored less often."""
+    """sums[g] = sum over p of weights[g, p - start] · v_p.
+
+    Four values at a time where a block has them, so that sums are loaded and stored less often.
+    """
     always_inline()
-    blocks, base, block_bytes, block_size = tiles
-    group = sums.shape[0]
-    row_bytes = head_dim * item_bytes
+    block_size = tiles[3]
+    group, row_bytes = sums.shape[0], head_dim * item_bytes
     sums[:] = np.float32(0)
     p = start
     while p < stop:
         b = p // block_size
         end = min(stop, (b + 1) * block_size)
-        if end < stop:
-            prefetch(base + np.int64(blocks[b + 1]) * block_bytes, block_size * row_bytes)
-        address = base + np.int64(blocks[b]) * block_bytes + (p - b * block_size) * row_bytes
+        address = _tile(tiles, b) + (p - b * block_size) * row_bytes
+        ahead = address if end == stop else _tile(tiles, b + 1)
+        while p + 4 <= end:
+            prefetch(ahead, 4 * row_bytes)
+            ahead += 4 * row_bytes
+            _weigh_four(weights, p - start, address, element, row_bytes, head_dim, sums)
+            address += 4 * row_bytes
+            p += 4
         while p < end:
-            j = p - start
-            v0 = vector(address, element, head_dim)
-            if p + 4 <= end:
-                v1 = vector(address + row_bytes, element, head_dim)
-                v2 = vector(address + 2 * row_bytes, element, head_dim)
-                v3 = vector(address + 3 * row_bytes, element, head_dim)
-                for g in range(group):
-                    w0, w1 = weights[g, j], weights[g, j + 1]
-                    w2, w3 = weights[g, j + 2], weights[g, j + 3]
-                    row = _row(sums, g, head_dim)
-                    for d in range(head_dim):
-                        near = w0 * widen(v0[d]) + w1 * widen(v1[d])
-                        row[d] += near + (w2 * widen(v2[d]) + w3 * widen(v3[d]))
-                address += 4 * row_bytes
-                p += 4
-            else:
-                for g in range(group):
-                    w0, row = weights[g, j], _row(sums, g, head_dim)
-                    for d in range(head_dim):
-                        row[d] += w0 * widen(v0[d])
-                address += row_bytes
-                p += 1
+            value = vector(address, element, head_dim)
+            for g in range(group):
+                weight, row = weights[g, p - start], _row(sums, g, head_dim)
+                for d in range(head_dim):
+                    row[d] += weight * widen(value[d])
+            address += row_bytes
+            p += 1
+
+
+@helper
+def _weigh_four(weights, j, address, element, row_bytes, head_dim, sums):  # type: ignore[no-untyped-def]
+    """Adds four values, those of weights[:, j : j + 4], to the sums; two query heads at a time."""
+    always_inline()
+    group = sums.shape[0]
+    v0 = vector(address, element, head_dim)
+    v1 = vector(address + row_bytes, element, head_dim)
+    v2 = vector(address + 2 * row_bytes, element, head_dim)
+    v3 = vector(address + 3 * row_bytes, element, head_dim)
+    for g in range(0, group - 1, 2):
+        a0, a1, a2, a3 = weights[g, j], weights[g, j + 1], weights[g, j + 2], weights[g, j + 3]
+        h = g + 1
+        b0, b1, b2, b3 = weights[h, j], weights[h, j + 1], weights[h, j + 2], weights[h, j + 3]
+        row, other = _row(sums, g, head_dim), _row(sums, h, head_dim)
+        for d in range(head_dim):
+            x0, x1, x2, x3 = widen(v0[d]), widen(v1[d]), widen(v2[d]), widen(v3[d])
+            row[d] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
+            other[d] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
+    if group % 2 == 1:
+        g = group - 1
+        a0, a1, a2, a3 = weights[g, j], weights[g, j + 1], weights[g, j + 2], weights[g, j + 3]
+        row = _row(sums, g, head_dim)
+        for d in range(head_dim):
+            near = a0 * widen(v0[d]) + a1 * widen(v1[d])
+            row[d] += near + (a2 * widen(v2[d]) + a3 * widen(v3[d]))
 
 
 def _attend_kernel(element: Any, head_dim: int) -> Any:
@@ -213,12 +239,13 @@ def _attend_kernel(element: Any, head_dim: int) -> Any:
             blocks = vector(args[8] + np.int64(row_seqs[i]) * args[9] * 4, np.int32, stop)
             q_address = args[13] + (t * args[14] + h * group * head_dim) * item_bytes
             _load_queries(q_address, element, item_bytes, scale, q, head_dim)
-            tiles = (blocks, args[15] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
-            _score(q, tiles, start, stop, element, item_bytes, head_dim, scores)
+            keys = (blocks, args[15] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
+            values = (blocks, args[16] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
+            then = _tile(values, start // block_size)
+            _score(q, keys, then, start, stop, element, item_bytes, head_dim, scores)
             for g in range(group):
                 _softmax(_row(scores, g, stop - start), stop - start)
-            tiles = (blocks, args[16] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
-            _weigh(scores, tiles, start, stop, element, item_bytes, head_dim, sums)
+            _weigh(scores, values, start, stop, element, item_bytes, head_dim, sums)
             out_address = args[17] + (t * num_kv_heads + h) * group * head_dim * item_bytes
             for g in range(group):
                 row = _row(sums, g, head_dim)

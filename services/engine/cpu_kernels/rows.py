@@ -7,6 +7,7 @@ form for the rest. Nothing is compiled or imported for it before the first call.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,6 +63,7 @@ def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x
 
 
+@cache
 def _kernels(dtype: torch.dtype) -> RowKernels:
     from services.engine.cpu_kernels.row_kernels import row_kernels  # imports the compiler
 

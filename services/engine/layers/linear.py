@@ -36,13 +36,20 @@ class Linear(nn.Module):
     def is_packed(self) -> bool:
         return self._packed is not None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[T, in_features] -> [T, out_features]"""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[T, in_features] -> [T, out_features]; plus `residual` of that shape, where given"""
+        out: Tensor
         if self._packed is None:
-            return F.linear(x, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.default(
-            x, self._packed, self.bias, "none", [], ""
-        )
+            out = F.linear(x, self.weight, self.bias)
+            return out if residual is None else residual + out
+        if residual is None:
+            out = torch.ops.mkldnn._linear_pointwise.default(
+                x, self._packed, self.bias, "none", [], ""
+            )
+        else:  # added before the sum is rounded to the dtype
+            out = torch.ops.mkldnn._linear_pointwise.binary(
+                x, residual, self._packed, self.bias, "add"
+            )
         return out
 
 

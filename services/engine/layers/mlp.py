@@ -33,14 +33,15 @@ class GatedMLP(nn.Module):
         self.down = down
         self._act = ACTIVATIONS[activation]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[T, hidden] -> [T, hidden]; plus `residual`, where given"""
         gate_up = self.gate_up(x)  # [T, 2 * intermediate_size]
         if self._act is F.silu and rows.supported(gate_up):
             inner = rows.silu_mul(gate_up)
         else:
             gate, up = gate_up.chunk(2, dim=-1)  # [T, intermediate_size] each
             inner = self._act(gate).mul_(up)
-        hidden: Tensor = self.down(inner)
+        hidden: Tensor = self.down(inner, residual)
         return hidden
 
 

@@ -66,8 +66,8 @@ class MixtureOfExperts(nn.Module):
         self.gate = gate
         self.experts = experts
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[T, hidden] -> [T, hidden]"""
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[T, hidden] -> [T, hidden]; plus `residual`, where given"""
         weights, expert_ids = self.gate(x)
         hidden: Tensor = self.experts(x, weights, expert_ids)
-        return hidden
+        return hidden if residual is None else residual + hidden

@@ -105,8 +105,8 @@ class LlamaLayer(nn.Module):
         meta: AttentionMetadata,
         attend: AttentionBackend,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), rotation, cache, meta, attend)
-        y: Tensor = x + self.mlp(self.mlp_norm(x))  # [T, hidden_size]
+        x = self.attention(self.attention_norm(x), x, rotation, cache, meta, attend)
+        y: Tensor = self.mlp(self.mlp_norm(x), x)  # [T, hidden_size]; both add to their residual
         return y
 
 
@@ -140,22 +140,25 @@ class LlamaAttention(nn.Module):
     def forward(
         self,
         x: Tensor,
+        residual: Tensor,
         rotation: Rotation,
         cache: LayerCache,
         meta: AttentionMetadata,
         attend: AttentionBackend,
     ) -> Tensor:
+        """[T, hidden_size] -> residual + [T, hidden_size]"""
         # [T, (num_heads + 2 * num_kv_heads), head_dim]: q heads, then k heads, then v heads
-        qkv = self.qkv(x).unflatten(-1, (-1, self.head_dim))
-        qk, v = qkv.tensor_split([self.num_heads + self.num_kv_heads], dim=1)
+        qkv = self.qkv(x).view(x.shape[0], -1, self.head_dim)
+        qk, v = qkv.split([self.num_heads + self.num_kv_heads, self.num_kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = qk.tensor_split([self.num_heads], dim=1)
+            q, k = qk.split([self.num_heads, self.num_kv_heads], dim=1)
             qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
         Rope.rotate_(qk, rotation)  # queries and keys turn alike
-        q, k = qk.tensor_split([self.num_heads], dim=1)
+        q, k = qk.split([self.num_heads, self.num_kv_heads], dim=1)
         out = attend(q, k, v, cache, meta, scale=self.scale, window=self.window)
-        projected: Tensor = self.out(out.flatten(1))  # [T, num_heads * head_dim] -> [T, hidden]
-        return projected
+        # [T, num_heads * head_dim] -> [T, hidden_size]
+        summed: Tensor = self.out(out.view(x.shape[0], -1), residual)
+        return summed
 
 
 def dense_mlp(config: ModelConfig, weights: TensorSource, prefix: str) -> GatedMLP:
