@@ -106,10 +106,13 @@ def test_gpt2_without_the_transformer_prefix_loads_the_same(gpt2: Path, tmp_path
         assert torch.equal(bare[name], tensor), name
 
 
-def test_tied_head_shares_storage_with_the_embedding(gpt2: Path) -> None:
+def test_tied_head_multiplies_by_the_embedding(gpt2: Path) -> None:
+    """Also where the head keeps a packed copy of it."""
     decoder = load_model(gpt2).decoder
     assert isinstance(decoder, GPTDecoder)
-    assert decoder.lm_head.weight.data_ptr() == decoder.embedding.data_ptr()
+    hidden = torch.randn(3, decoder.config.hidden_size)
+    expected = hidden @ decoder.embedding.T
+    torch.testing.assert_close(decoder.compute_logits(hidden), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_tied_head_that_is_stored_twice_counts_once(gpt2: Path, tmp_path: Path) -> None:
