@@ -123,13 +123,14 @@ def _show_cache(console: Console, client: Client) -> None:
 
 def _show_urls(console: Console, state: PlatformState) -> None:
     lines = [
-        f"HTTP, OpenAI-compatible   http://{state.http}/v1   (try it: http://{state.http}/docs)",
+        f"HTTP, OpenAI-compatible   http://{state.http}/v1",
+        f"its reference             http://{state.http}/docs",
         f"gRPC                      {state.grpc}",
         f"metrics                   http://{state.metrics}/metrics",
         "",
-        "orrery chat               talk to it here       (.venv/bin/orrery chat)",
-        "orrery status             what runs, how much memory",
-        "make down                 stop it",
+        "orrery chat --model orrery-llama     talk to it (the command is in .venv/bin)",
+        "orrery status                        what runs, how much memory",
+        "make down                            stop it",
     ]
     console.print(Panel("\n".join(lines), title="Orrery is running"), highlight=False)
 
