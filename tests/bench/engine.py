@@ -51,7 +51,8 @@ TARGETS = {"prefill": {1: 1.0, 8: 1.0, 32: 1.0}, "decode": {1: 1.5, 8: 1.5, 32: 
 class Timing:
     """One generation of a batch, in seconds, and its tokens."""
 
-    first_token_s: float
+    first_token_s: float  # from the call until every prompt has one
+    num_first: int  # tokens there were by then
     decode_s: float
     token_ids: list[list[int]]
 
@@ -83,7 +84,7 @@ def our_side(folder: Path, num_threads: int) -> Generate:
         )
         tokens: dict[str, list[int]] = {str(i): [] for i in range(len(prompts))}
         start = time.perf_counter()
-        first = 0.0
+        first, num_first = 0.0, 0
         for request_id, prompt in zip(tokens, prompts, strict=True):
             engine.add_request(Request(request_id, prompt, params))
         while engine.has_unfinished():
@@ -91,8 +92,9 @@ def our_side(folder: Path, num_threads: int) -> Generate:
                 tokens[output.request_id] += output.outputs[0].token_ids
             if not first and all(tokens.values()):
                 first = time.perf_counter()
+                num_first = sum(map(len, tokens.values()))
         end = time.perf_counter()
-        return Timing(first - start, end - first, list(tokens.values()))
+        return Timing(first - start, num_first, end - first, list(tokens.values()))
 
     return generate
 
@@ -129,6 +131,7 @@ def hugging_face_side(folder: Path) -> Generate:
         )
         return Timing(
             first_token_s=clock.times[0] - start,
+            num_first=len(prompts),
             decode_s=clock.times[-1] - clock.times[0],
             token_ids=output[:, input_ids.shape[1] :].tolist(),
         )
@@ -162,20 +165,24 @@ def compare(
     pairs = [(ours(prompts, num_new), theirs(prompts, num_new)) for _ in range(rounds)]
     same = float(np.mean(np.equal(pairs[0][0].token_ids, pairs[0][1].token_ids)))
 
-    def rate(side: int, tokens: int, seconds: Callable[[Timing], float]) -> float:
-        return tokens / statistics.median(seconds(pair[side]) for pair in pairs)
+    def rate(side: int, tokens_per_s: Callable[[Timing], float]) -> float:
+        return statistics.median(tokens_per_s(pair[side]) for pair in pairs)
 
-    phases = {
-        "prefill": (batch * PROMPT_TOKENS, lambda timing: timing.first_token_s),
-        "decode": (batch * (num_new - 1), lambda timing: timing.decode_s),
+    phases: dict[str, Callable[[Timing], float]] = {
+        "prefill": lambda timing: batch * PROMPT_TOKENS / timing.first_token_s,
+        "decode": lambda timing: (batch * num_new - timing.num_first) / timing.decode_s,
     }
     return [
         Comparison(
-            phase, batch, rate(0, tokens, seconds), rate(1, tokens, seconds),
-            TARGETS[phase][batch], same,
+            phase=phase,
+            batch=batch,
+            ours=rate(0, tokens_per_s),
+            hugging_face=rate(1, tokens_per_s),
+            target=TARGETS[phase][batch],
+            same_tokens=same,
         )
-        for phase, (tokens, seconds) in phases.items()
-    ]  # fmt: skip
+        for phase, tokens_per_s in phases.items()
+    ]
 
 
 def main() -> None:

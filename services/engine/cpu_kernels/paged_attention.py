@@ -76,16 +76,29 @@ def _write_kernel(element: Any, head_dim: int) -> Any:
     return kernel(write_kv)
 
 
+# Helpers pass matrices of float32 as (address, columns): an array object would be counted,
+# atomically, by each innermost loop that it enters.
+
+
 @helper
 def _row(matrix, i, length):  # type: ignore[no-untyped-def]
-    """Row i of a contiguous float32 matrix."""
-    return vector(matrix.ctypes.data + i * matrix.shape[1] * 4, np.float32, length)
+    """The first `length` entries of row i of a float32 matrix."""
+    address, columns = matrix
+    return vector(address + i * columns * 4, np.float32, length)
 
 
 @helper
-def _load_queries(address, element, item_bytes, scale, q, head_dim):  # type: ignore[no-untyped-def]
+def _tile(tiles, index):  # type: ignore[no-untyped-def]
+    """Address of a sequence's tile number `index`."""
+    table, base, block_bytes, _ = tiles
+    return base + np.int64(vector(table + 4 * index, np.int32, 1)[0]) * block_bytes
+
+
+@helper
+def _load_queries(address, element, item_bytes, scale, q, group):  # type: ignore[no-untyped-def]
     always_inline()
-    for g in range(q.shape[0]):
+    head_dim = q[1]
+    for g in range(group):
         source = vector(address + g * head_dim * item_bytes, element, head_dim)
         row = _row(q, g, head_dim)
         for d in range(head_dim):
@@ -93,21 +106,15 @@ def _load_queries(address, element, item_bytes, scale, q, head_dim):  # type: ig
 
 
 @helper
-def _tile(tiles, index):  # type: ignore[no-untyped-def]
-    """Address of a sequence's tile number `index`."""
-    blocks, base, block_bytes, _ = tiles
-    return base + np.int64(blocks[index]) * block_bytes
-
-
-@helper
-def _score(q, tiles, then, start, stop, element, item_bytes, head_dim, scores):  # type: ignore[no-untyped-def]
+def _score(q, group, tiles, then, span, element, item_bytes, scores):  # type: ignore[no-untyped-def]
     """scores[g, p - start] = q_g · k_p. Two query heads at a time: a key is widened once.
 
     While a tile is computed with, the next is fetched row by row; `then` comes after the last.
     """
     always_inline()
-    block_size = tiles[3]
-    group, row_bytes = q.shape[0], head_dim * item_bytes
+    start, stop = span
+    block_size, head_dim = tiles[3], q[1]
+    row_bytes = head_dim * item_bytes
     p = start
     while p < stop:
         b = p // block_size
@@ -125,15 +132,22 @@ def _score(q, tiles, then, start, stop, element, item_bytes, head_dim, scores): 
                     key = widen(k[d])
                     dot0 += q0[d] * key
                     dot1 += q1[d] * key
-                scores[g, p - start] = dot0
-                scores[g + 1, p - start] = dot1
+                _entry(scores, g, p - start)[0] = dot0
+                _entry(scores, g + 1, p - start)[0] = dot1
             if group % 2 == 1:
                 q0, dot0 = _row(q, group - 1, head_dim), np.float32(0)
                 for d in range(head_dim):
                     dot0 += q0[d] * widen(k[d])
-                scores[group - 1, p - start] = dot0
+                _entry(scores, group - 1, p - start)[0] = dot0
             address += row_bytes
             p += 1
+
+
+@helper
+def _entry(matrix, i, j):  # type: ignore[no-untyped-def]
+    """Entry (i, j) of a float32 matrix and those after it, four at most."""
+    address, columns = matrix
+    return vector(address + (i * columns + j) * 4, np.float32, 4)
 
 
 @helper
@@ -150,15 +164,19 @@ def _softmax(scores, count):  # type: ignore[no-untyped-def]
 
 
 @helper
-def _weigh(weights, tiles, start, stop, element, item_bytes, head_dim, sums):  # type: ignore[no-untyped-def]
+def _weigh(weights, group, tiles, span, element, item_bytes, sums):  # type: ignore[no-untyped-def]
     """sums[g] = sum over p of weights[g, p - start] · v_p.
 
     Four values at a time where a block has them, so that sums are loaded and stored less often.
     """
     always_inline()
-    block_size = tiles[3]
-    group, row_bytes = sums.shape[0], head_dim * item_bytes
-    sums[:] = np.float32(0)
+    start, stop = span
+    block_size, head_dim = tiles[3], sums[1]
+    row_bytes = head_dim * item_bytes
+    for g in range(group):
+        row = _row(sums, g, head_dim)
+        for d in range(head_dim):
+            row[d] = np.float32(0)
     p = start
     while p < stop:
         b = p // block_size
@@ -168,44 +186,26 @@ def _weigh(weights, tiles, start, stop, element, item_bytes, head_dim, sums):  #
         while p + 4 <= end:
             prefetch(ahead, 4 * row_bytes)
             ahead += 4 * row_bytes
-            _weigh_four(weights, p - start, address, element, row_bytes, head_dim, sums)
+            v0 = vector(address, element, head_dim)
+            v1 = vector(address + row_bytes, element, head_dim)
+            v2 = vector(address + 2 * row_bytes, element, head_dim)
+            v3 = vector(address + 3 * row_bytes, element, head_dim)
+            for g in range(group):
+                w, row = _entry(weights, g, p - start), _row(sums, g, head_dim)
+                w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+                for d in range(head_dim):
+                    near = w0 * widen(v0[d]) + w1 * widen(v1[d])
+                    row[d] += near + (w2 * widen(v2[d]) + w3 * widen(v3[d]))
             address += 4 * row_bytes
             p += 4
         while p < end:
             value = vector(address, element, head_dim)
             for g in range(group):
-                weight, row = weights[g, p - start], _row(sums, g, head_dim)
+                weight, row = _entry(weights, g, p - start)[0], _row(sums, g, head_dim)
                 for d in range(head_dim):
                     row[d] += weight * widen(value[d])
             address += row_bytes
             p += 1
-
-
-@helper
-def _weigh_four(weights, j, address, element, row_bytes, head_dim, sums):  # type: ignore[no-untyped-def]
-    """Adds four values, those of weights[:, j : j + 4], to the sums; two query heads at a time."""
-    always_inline()
-    group = sums.shape[0]
-    v0 = vector(address, element, head_dim)
-    v1 = vector(address + row_bytes, element, head_dim)
-    v2 = vector(address + 2 * row_bytes, element, head_dim)
-    v3 = vector(address + 3 * row_bytes, element, head_dim)
-    for g in range(0, group - 1, 2):
-        a0, a1, a2, a3 = weights[g, j], weights[g, j + 1], weights[g, j + 2], weights[g, j + 3]
-        h = g + 1
-        b0, b1, b2, b3 = weights[h, j], weights[h, j + 1], weights[h, j + 2], weights[h, j + 3]
-        row, other = _row(sums, g, head_dim), _row(sums, h, head_dim)
-        for d in range(head_dim):
-            x0, x1, x2, x3 = widen(v0[d]), widen(v1[d]), widen(v2[d]), widen(v3[d])
-            row[d] += (a0 * x0 + a1 * x1) + (a2 * x2 + a3 * x3)
-            other[d] += (b0 * x0 + b1 * x1) + (b2 * x2 + b3 * x3)
-    if group % 2 == 1:
-        g = group - 1
-        a0, a1, a2, a3 = weights[g, j], weights[g, j + 1], weights[g, j + 2], weights[g, j + 3]
-        row = _row(sums, g, head_dim)
-        for d in range(head_dim):
-            near = a0 * widen(v0[d]) + a1 * widen(v1[d])
-            row[d] += near + (a2 * widen(v2[d]) + a3 * widen(v3[d]))
 
 
 def _attend_kernel(element: Any, head_dim: int) -> Any:
@@ -225,32 +225,33 @@ def _attend_kernel(element: Any, head_dim: int) -> Any:
         row_seqs = vector(args[6], np.int32, num_rows)
         window, scale, max_seq_len = args[10], float_of_bits(np.int32(args[11])), args[12]
         tile_bytes = block_size * head_dim * item_bytes
-        q = np.empty((group, head_dim), np.float32)
-        sums = np.empty((group, head_dim), np.float32)
-        scores = np.empty((group, max_seq_len), np.float32)
+        scratch = np.empty(group * (2 * head_dim + max_seq_len), np.float32)
+        q = (scratch.ctypes.data, head_dim)
+        sums = (q[0] + group * head_dim * 4, head_dim)
+        scores = (sums[0] + group * head_dim * 4, max_seq_len)
         while True:
             item = take_item(pointer)
             if item >= num_rows * num_kv_heads:
-                return
+                break
             i, h = item // num_kv_heads, item % num_kv_heads
             t = np.int64(rows[i])
             stop = vector(args[7], np.int64, t + 1)[t] + 1  # sees positions start to stop - 1
-            start = max(np.int64(0), stop - window)
-            blocks = vector(args[8] + np.int64(row_seqs[i]) * args[9] * 4, np.int32, stop)
+            span = (max(np.int64(0), stop - window), stop)
+            table = args[8] + np.int64(row_seqs[i]) * args[9] * 4
+            keys = (table, args[15] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
+            values = (table, args[16] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
             q_address = args[13] + (t * args[14] + h * group * head_dim) * item_bytes
-            _load_queries(q_address, element, item_bytes, scale, q, head_dim)
-            keys = (blocks, args[15] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
-            values = (blocks, args[16] + h * tile_bytes, num_kv_heads * tile_bytes, block_size)
-            then = _tile(values, start // block_size)
-            _score(q, keys, then, start, stop, element, item_bytes, head_dim, scores)
+            _load_queries(q_address, element, item_bytes, scale, q, group)
+            then = _tile(values, span[0] // block_size)
+            _score(q, group, keys, then, span, element, item_bytes, scores)
             for g in range(group):
-                _softmax(_row(scores, g, stop - start), stop - start)
-            _weigh(scores, values, start, stop, element, item_bytes, head_dim, sums)
-            out_address = args[17] + (t * num_kv_heads + h) * group * head_dim * item_bytes
+                _softmax(_row(scores, g, stop - span[0]), stop - span[0])
+            _weigh(scores, group, values, span, element, item_bytes, sums)
             for g in range(group):
-                row = _row(sums, g, head_dim)
-                out = vector(out_address + g * head_dim * item_bytes, element, head_dim)
+                address = args[17] + ((t * num_kv_heads + h) * group + g) * head_dim * item_bytes
+                row, out = _row(sums, g, head_dim), vector(address, element, head_dim)
                 for d in range(head_dim):
                     out[d] = narrow(row[d], out[d])
+        scratch[0] = 0  # keeps the scratch alive until here
 
     return kernel(attend_rows)
