@@ -40,7 +40,7 @@ class CollectedRequest:
         """Takes in one output of the stream."""
         for delta in output.outputs:
             whole = self.completions.setdefault(delta.index, CompletionOutput(delta.index))
-            _extend(whole, delta)
+            whole.extend(delta)
         if output.prompt_logprobs is not None:
             self.prompt_logprobs.extend(output.prompt_logprobs)
         self.num_prompt_tokens = output.num_prompt_tokens
@@ -48,17 +48,6 @@ class CollectedRequest:
         self.num_cached_tokens = output.num_cached_tokens
         self.timing = output.timing
         self.error = output.error
-
-
-def _extend(whole: CompletionOutput, delta: CompletionOutput) -> None:
-    whole.text += delta.text
-    whole.token_ids.extend(delta.token_ids)
-    if delta.logprobs is not None:
-        whole.logprobs = (whole.logprobs or []) + delta.logprobs
-    if delta.finish_reason is not None:
-        whole.finish_reason = delta.finish_reason
-        whole.stop_reason = delta.stop_reason
-        whole.cumulative_logprob = delta.cumulative_logprob
 
 
 async def collect(backend: Backend, request: Request) -> CollectedRequest:
