@@ -14,6 +14,7 @@ from __future__ import annotations
 from orrery.async_client import AsyncClient
 from orrery.client import Client
 from orrery.errors import (
+    AlreadyExistsError,
     AuthenticationError,
     CancelledError,
     CollectionNotFoundError,
@@ -30,6 +31,7 @@ from orrery.errors import (
     OverloadedError,
     PermissionDeniedError,
     RateLimitedError,
+    ResourceNotFoundError,
     ServiceNotFoundError,
     UnavailableError,
 )
@@ -56,6 +58,7 @@ from orrery.results import (
 from orrery.streams import AsyncTextStream, TextStream
 
 __all__ = [
+    "AlreadyExistsError",
     "Application",
     "AsyncClient",
     "AsyncTextStream",
@@ -88,6 +91,7 @@ __all__ = [
     "PromptInput",
     "RateLimitedError",
     "RequestLimits",
+    "ResourceNotFoundError",
     "SamplingOptions",
     "ScoreResult",
     "ServiceNotFoundError",

@@ -7,7 +7,7 @@ that runs then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ import grpc.aio
 
 from orrery.channels import ChannelPool, channel_options
 from orrery.errors import CancelledError
+from orrery.methods import Method
 from orrery.settings import ClientSettings
-from orrery.steps import Pause, Send, Steps
+from orrery.steps import Metadata, Pause, Send, Steps
 
 __all__ = ["EOF", "AsyncConnection", "task_is_cancelled"]
 
@@ -73,6 +74,23 @@ class AsyncConnection:
             return result
         finally:
             steps.close()
+
+    def open_bidi(
+        self,
+        method: Method[Any, Any],
+        requests: AsyncIterable[Any],
+        metadata: Metadata,
+        timeout_s: float | None,
+    ) -> Any:
+        """A call that streams both ways; `read()` it until `EOF`, then or before `cancel()` it.
+
+        Raises:
+            RuntimeError: The connection is closed, or in use by another event loop.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        rpc = self._current_pool().callable_for(method)
+        return rpc(requests, timeout=timeout_s, metadata=metadata)
 
     @contextmanager
     def calling(self) -> Iterator[None]:

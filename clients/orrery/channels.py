@@ -79,7 +79,9 @@ class ChannelPool(Generic[ChannelT]):
 
 
 def _make_callable(channel: Any, method: Method[Any, Any]) -> Any:
-    make = channel.unary_stream if method.streams else channel.unary_unary
+    requests = "stream" if method.takes_stream else "unary"
+    responses = "stream" if method.streams else "unary"
+    make = getattr(channel, f"{requests}_{responses}")
     return make(
         method.path, request_serializer=method.serialize, response_deserializer=method.parse
     )

@@ -6,7 +6,9 @@
     ├── NotFoundError
     │   ├── ModelNotFoundError       no application serves this model
     │   ├── CollectionNotFoundError  no such collection of documents
+    │   ├── ResourceNotFoundError    no such file, attachment or conversation
     │   └── ServiceNotFoundError     no such gRPC service, in a health check
+    ├── AlreadyExistsError           what should be created exists, and is not the same
     ├── AuthenticationError          the API key is missing or wrong
     ├── PermissionDeniedError        the key is known and may not do this
     ├── OverloadedError              a queue is full; `retry_after_s` says when to try again
@@ -20,8 +22,8 @@
     └── InternalError                the server failed; it tells no more than its request id
 
 Every error has `message`, `reason` (upper snake case, stable, as in `google.rpc.ErrorInfo`),
-`field`, `request_id` (quote it when asking about a failure; the server's log has it) and
-`retry_after_s`. Cancelling an asyncio task raises `asyncio.CancelledError`, as everywhere.
+`field`, `request_id` (quote it when asking about a failure; the server's log has it),
+`retry_after_s` and `stage` (where in a call of several stages it happened). Cancelling an asyncio task raises `asyncio.CancelledError`, as everywhere.
 
 A wrong Python type (`temperature="hot"`, an unknown keyword) is a `TypeError`, as for any function.
 
@@ -35,6 +37,7 @@ from types import MappingProxyType
 
 __all__ = [
     "ERRORS_BY_REASON",
+    "AlreadyExistsError",
     "AuthenticationError",
     "CancelledError",
     "CollectionNotFoundError",
@@ -51,6 +54,7 @@ __all__ = [
     "OverloadedError",
     "PermissionDeniedError",
     "RateLimitedError",
+    "ResourceNotFoundError",
     "ServiceNotFoundError",
     "UnavailableError",
 ]
@@ -65,6 +69,7 @@ class OrreryError(Exception):
         field: The request field to blame.
         request_id: The id of the call.
         retry_after_s: When the server thinks that trying again makes sense, in seconds from now.
+        stage: Which stage of a call of several stages spent its time or failed.
     """
 
     default_reason = "INTERNAL"
@@ -77,6 +82,7 @@ class OrreryError(Exception):
         field: str | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        stage: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -84,11 +90,12 @@ class OrreryError(Exception):
         self.field = field
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.stage = stage
 
     def __repr__(self) -> str:
         details = [repr(self.message), f"reason={self.reason!r}"]
-        optional = (self.field, self.request_id, self.retry_after_s)
-        for name, value in zip(("field", "request_id", "retry_after_s"), optional, strict=True):
+        for name in ("field", "request_id", "retry_after_s", "stage"):
+            value = getattr(self, name)
             if value is not None:
                 details.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(details)})"
@@ -122,6 +129,18 @@ class CollectionNotFoundError(NotFoundError):
     """There is no such collection of documents."""
 
     default_reason = "COLLECTION_NOT_FOUND"
+
+
+class ResourceNotFoundError(NotFoundError):
+    """There is no such file, attachment or conversation."""
+
+    default_reason = "RESOURCE_NOT_FOUND"
+
+
+class AlreadyExistsError(OrreryError):
+    """What should be created exists, and is not the same."""
+
+    default_reason = "ALREADY_EXISTS"
 
 
 class ServiceNotFoundError(NotFoundError):
@@ -205,6 +224,8 @@ ERRORS_BY_REASON: Mapping[str, type[OrreryError]] = MappingProxyType(
             NotFoundError,
             ModelNotFoundError,
             CollectionNotFoundError,
+            ResourceNotFoundError,
+            AlreadyExistsError,
             ServiceNotFoundError,
             AuthenticationError,
             PermissionDeniedError,

@@ -88,6 +88,7 @@ def to_error(call: FailedCall, *, request_id: str) -> OrreryError:
         field=info.metadata.get("field") or None,
         request_id=info.metadata.get("request_id") or request_id,
         retry_after_s=_seconds(info.metadata.get("retry_after_s")),
+        stage=info.metadata.get("stage") or None,
     )
 
 

@@ -27,7 +27,7 @@ from orrery.retry import Deadline, RetryPolicy
 from orrery.settings import ClientSettings, valid_timeout_s
 from orrery.status import FailedCall, is_said_by_server, to_error
 
-__all__ = ["CallContext", "Effect", "Pause", "Send", "Steps", "send_with_retries"]
+__all__ = ["CallContext", "Effect", "Metadata", "Pause", "Send", "Steps", "send_with_retries"]
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT")

@@ -6,34 +6,13 @@ and cancelling it cancels the call it made.
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from orrery.v1 import generation_pb2 as pb
+from services.runtime.peer import Caller
 
 __all__ = ["Caller", "Upstream"]
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and until when: what travels beside every request.
-
-    `deadline_s` is on `time.monotonic`.
-    """
-
-    request_id: str
-    api_key: str | None = field(repr=False)
-    deadline_s: float
-
-    def left_s(self) -> float:
-        """Seconds until the deadline; may be negative."""
-        return self.deadline_s - time.monotonic()
-
-    def within_s(self, limit_s: float) -> Caller:
-        """The same caller with at most so many seconds left."""
-        return replace(self, deadline_s=min(self.deadline_s, time.monotonic() + limit_s))
 
 
 class Upstream(Protocol):

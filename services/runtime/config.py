@@ -1,11 +1,12 @@
 """Process-wide settings, read from the environment in this one place, when asked.
 
-Every variable begins with `ORRERY_`; an unknown one stops the start and is named, so that a
-misspelt setting cannot be ignored. What one service alone needs is in its own `config.py`.
+Every variable begins with `ORRERY_`, but for `REDIS_URL`, which others set too; an unknown one stops
+the start and is named, so that a misspelt setting cannot be ignored. What one service alone needs is in its own `config.py`.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ PREFIX = "ORRERY_"
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 # The client's own variables: whoever exports them for the command line may also start the platform.
+REDIS_URL = "REDIS_URL"
+PACKAGE = "package:"
 CLIENT_VARIABLES = frozenset({"ORRERY_TARGET", "ORRERY_API_KEY"})
 
 
@@ -42,6 +45,7 @@ class Settings(BaseModel):
     http_port: int = Field(default=8000, ge=1, le=65535)
     grpc_port: int = Field(default=9000, ge=1, le=65535)
     metrics_port: int = Field(default=8090, ge=1, le=65535)
+    redis_url: SecretStr | None = None  # REDIS_URL: may hold a password. None: no store
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -49,18 +53,22 @@ class Settings(BaseModel):
         source = os.environ if environ is None else environ
         given: dict[str, object] = {}
         for name, value in source.items():
+            if name == REDIS_URL and value:
+                given["redis_url"] = value
             if not name.startswith(PREFIX) or name in CLIENT_VARIABLES:
                 continue
+            if name == PREFIX + REDIS_URL:
+                raise SettingsError(f"{name}: unknown setting; expected {REDIS_URL}")
             key = name.removeprefix(PREFIX).lower()
             if key not in cls.model_fields:
-                known = ", ".join(PREFIX + field.upper() for field in cls.model_fields)
+                known = ", ".join(_variable(field) for field in cls.model_fields)
                 raise SettingsError(f"{name}: unknown setting; expected one of {known}")
             given[key] = _split(value) if key == "api_keys" else value
         try:
             return cls(**given)  # type: ignore[arg-type]  # pydantic parses and validates
         except ValidationError as error:
             first = error.errors(include_input=False)[0]  # the value may be a key
-            name = PREFIX + str(first["loc"][0]).upper()
+            name = _variable(str(first["loc"][0]))
             raise SettingsError(f"{name}: {first['msg']}") from None
 
     def authenticator(self) -> Authenticator:
@@ -73,8 +81,11 @@ class Settings(BaseModel):
     def model_folder(self, path: str) -> str:
         """A model's path: as it is when absolute, else below the root when it exists there.
 
-        Anything else is left to the loader, which takes it as a hub name.
+        `package:NAME` is the folder `model` of an installed Python package. Anything else is left
+        to the loader, which takes it as a hub name. Raises `SettingsError` for a missing package.
         """
+        if path.startswith(PACKAGE):
+            return _package_model(path.removeprefix(PACKAGE))
         root = self.root or Path(__file__).resolve().parents[2]
         below = root / path
         return str(below) if below.exists() else path
@@ -93,6 +104,19 @@ def config_from_args(config_type: type[ConfigT], args: Mapping[str, Any], servic
             for problem in error.errors(include_input=False)
         )
         raise ValueError(f"args of the {service} application: {problems}") from None
+
+
+def _package_model(name: str) -> str:
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = None if spec is None else spec.submodule_search_locations
+    if not folders:
+        raise SettingsError(f"package:{name}: no such package is installed")
+    return str(Path(folders[0]) / "model")
+
+
+def _variable(field: str) -> str:
+    name = field.upper()
+    return name if name == REDIS_URL else PREFIX + name
 
 
 def _split(value: str) -> list[str]:

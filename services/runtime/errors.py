@@ -5,7 +5,9 @@
     │   └── ContextTooLong       the prompt does not fit the model's context
     ├── ModelNotFound            the application serves no model of that name
     ├── CollectionNotFound       no collection of that name
+    ├── ResourceNotFound         no file, attachment or conversation of that id
     ├── ServiceNotFound          no service of that name (asked of the health check)
+    ├── AlreadyExists            a collection of that name exists and differs
     ├── Unauthenticated          no API key, or a wrong one
     ├── PermissionDenied         the key is right but may not do this
     ├── Overloaded               a queue is full; `retry_after_s` says when to come back
@@ -17,8 +19,9 @@
     └── Internal                 anything else; says nothing about what broke
 
 On the wire an error is a `google.rpc.Status` with one `google.rpc.ErrorInfo`: `reason` from the
-table, `domain` "orrery", and in `metadata` the `field`, `request_id` and `retry_after_s` that are
-known. This module knows nothing of who raises: services translate their own errors into these.
+table, `domain` "orrery", and in `metadata` the `field`, `request_id`, `retry_after_s` and `stage`
+that are known. This module knows nothing of who raises: services translate their own errors into
+these.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from google.rpc import error_details_pb2, status_pb2
 __all__ = [
     "ERROR_DOMAIN",
     "ERROR_TABLE",
+    "AlreadyExists",
     "Cancelled",
     "CollectionNotFound",
     "ContextTooLong",
@@ -48,6 +52,7 @@ __all__ = [
     "Overloaded",
     "PermissionDenied",
     "RateLimited",
+    "ResourceNotFound",
     "ServiceNotFound",
     "Unauthenticated",
     "kind_of",
@@ -64,7 +69,8 @@ class OrreryError(Exception):
     """Base of the taxonomy.
 
     `field` is the request's parameter to blame, `request_id` the call's id, `retry_after_s` the
-    seconds after which trying again makes sense. The message goes to the client: it holds neither
+    seconds after which trying again makes sense, `stage` where in a call of several stages it
+    happened. The message goes to the client: it holds neither
     prompts nor keys nor stack traces.
     """
 
@@ -75,12 +81,14 @@ class OrreryError(Exception):
         field: str | None = None,
         request_id: str | None = None,
         retry_after_s: float | None = None,
+        stage: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        self.stage = stage
 
 
 class InvalidRequest(OrreryError):
@@ -97,6 +105,14 @@ class ModelNotFound(OrreryError):
 
 class CollectionNotFound(OrreryError):
     """There is no collection of that name."""
+
+
+class ResourceNotFound(OrreryError):
+    """There is no file, attachment or conversation of that id."""
+
+
+class AlreadyExists(OrreryError):
+    """What should be created exists, and is not the same."""
 
 
 class ServiceNotFound(OrreryError):
@@ -153,6 +169,8 @@ ERROR_TABLE: Mapping[type[OrreryError], ErrorKind] = MappingProxyType(
         ContextTooLong: ErrorKind("CONTEXT_TOO_LONG", grpc.StatusCode.INVALID_ARGUMENT, 400),
         ModelNotFound: ErrorKind("MODEL_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
         CollectionNotFound: ErrorKind("COLLECTION_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
+        ResourceNotFound: ErrorKind("RESOURCE_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
+        AlreadyExists: ErrorKind("ALREADY_EXISTS", grpc.StatusCode.ALREADY_EXISTS, 409),
         ServiceNotFound: ErrorKind("SERVICE_NOT_FOUND", grpc.StatusCode.NOT_FOUND, 404),
         Unauthenticated: ErrorKind("UNAUTHENTICATED", grpc.StatusCode.UNAUTHENTICATED, 401),
         PermissionDenied: ErrorKind("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED, 403),
@@ -185,6 +203,8 @@ def to_status(error: OrreryError) -> status_pb2.Status:
         info.metadata["request_id"] = error.request_id
     if error.retry_after_s is not None:
         info.metadata["retry_after_s"] = f"{error.retry_after_s:g}"
+    if error.stage is not None:
+        info.metadata["stage"] = error.stage
     detail = any_pb2.Any()
     detail.Pack(info)
     code: int = kind.grpc_status.value[0]

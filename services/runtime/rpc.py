@@ -1,11 +1,12 @@
 """Wraps every RPC handler: request id, authentication, deadline, error status, drain.
 
-A servicer writes `async def Score(self, request, call)` and decorates it with `@unary` or
-`@server_stream`; what the transport calls is `Score(request, grpc_context)`. The same handler runs
-under a plain `grpc.aio` server and inside Ray Serve, whose context is a copy made when the call
-arrived: only `invocation_metadata`, `set_code`, `set_details` and `set_trailing_metadata` work on
-both, and trailing metadata survives only when the handler returns instead of raising. So a failed
-call sets its status and returns. Knows nothing of any service's domain and nothing of Ray.
+A servicer writes `async def Score(self, request, call)` and decorates it with `@unary`,
+`@server_stream` or `@bidi_stream`; what the transport calls is `Score(request, grpc_context)`. The
+same handler runs under a plain `grpc.aio` server and inside Ray Serve, whose context is a copy made
+when the call arrived: only `invocation_metadata`, `set_code`, `set_details` and
+`set_trailing_metadata` work on both, and trailing metadata survives only when the handler returns
+instead of raising. So a failed call sets its status and returns. Knows nothing of any service's
+domain and nothing of Ray.
 """
 
 from __future__ import annotations
@@ -35,7 +36,15 @@ from services.runtime.errors import (
 )
 from services.runtime.lifecycle import Lifecycle
 
-__all__ = ["Call", "MalformedRequest", "RpcPolicy", "ServicerContext", "server_stream", "unary"]
+__all__ = [
+    "Call",
+    "MalformedRequest",
+    "RpcPolicy",
+    "ServicerContext",
+    "bidi_stream",
+    "server_stream",
+    "unary",
+]
 
 REQUEST_ID_HEADER = "x-request-id"
 TIMEOUT_HEADER = "x-timeout-ms"
@@ -65,6 +74,12 @@ class Call:
     request_id: str
     arrival_s: float
     deadline_s: float | None
+    # What the caller proved itself with; calls made on its behalf carry it on.
+    authorization: str | None = field(default=None, repr=False)
+
+    def left_s(self, default_s: float) -> float:
+        """Seconds until the deadline, or `default_s` where there is none. May be negative."""
+        return default_s if self.deadline_s is None else self.deadline_s - time.monotonic()
 
     @property
     def total_ns(self) -> int:
@@ -165,6 +180,43 @@ def server_stream(
     return decorate
 
 
+def bidi_stream(
+    *, authenticated: bool = True
+) -> Callable[
+    [Callable[[S, AsyncIterator[Req], Call], AsyncGenerator[Resp, None]]],
+    Callable[[S, AsyncIterator[Req], ServicerContext], AsyncIterator[Resp]],
+]:
+    """Decorates an RPC that streams both ways. Its method is given the messages as they come."""
+
+    def decorate(
+        method: Callable[[S, AsyncIterator[Req], Call], AsyncGenerator[Resp, None]],
+    ) -> Callable[[S, AsyncIterator[Req], ServicerContext], AsyncIterator[Resp]]:
+        async def handler(
+            self: S, requests: AsyncIterator[Req], grpc_context: ServicerContext
+        ) -> AsyncIterator[Resp]:
+            with _Attempt(self.rpc, method.__name__, grpc_context) as attempt:
+                call = attempt.open(None, authenticated)
+                async with aclosing(method(self, _well_formed(requests), call)) as messages:
+                    async for message in messages:
+                        yield message
+
+        return _named_as(handler, method)
+
+    return decorate
+
+
+async def _well_formed(requests: AsyncIterator[Req]) -> AsyncIterator[Req]:
+    """The messages of a stream. Raises `InvalidRequest` at the first that is none."""
+    async for request in requests:
+        _refuse_malformed(request)
+        yield request
+
+
+def _refuse_malformed(request: object) -> None:
+    if isinstance(request, MalformedRequest):
+        raise InvalidRequest("the request is no valid message; its texts must be UTF-8")
+
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -196,12 +248,12 @@ class _Attempt:
         if authenticated:
             self._policy.authenticator.check(metadata.get(AUTHORIZATION_HEADER))
         self._in_flight.enter_context(self._policy.lifecycle.call())
-        if isinstance(request, MalformedRequest):
-            raise InvalidRequest("the request is no valid message; its texts must be UTF-8")
+        _refuse_malformed(request)
         deadline_s = _deadline_s(metadata.get(TIMEOUT_HEADER), self._context, self._arrival_s)
         if deadline_s is not None and deadline_s <= time.monotonic():
             raise DeadlineExceeded("the deadline had passed when the call arrived")
-        return Call(self._method, self._request_id, self._arrival_s, deadline_s)
+        authorization = metadata.get(AUTHORIZATION_HEADER)
+        return Call(self._method, self._request_id, self._arrival_s, deadline_s, authorization)
 
     def __exit__(
         self,

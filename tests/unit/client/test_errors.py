@@ -81,7 +81,7 @@ def test_every_class_but_the_base_has_a_reason_of_its_own() -> None:
 def test_every_error_of_the_services_arrives_as_its_own_class(
     kind: type[served.OrreryError],
 ) -> None:
-    sent = kind("what happened", field="prompt", request_id="id-1", retry_after_s=1.5)
+    sent = kind("what happened", field="prompt", request_id="id-1", retry_after_s=1.5, stage="cite")
     error = to_error(failed_with(sent), request_id="of-client")
     assert error.reason == served.ERROR_TABLE[kind].reason == type(error).default_reason
     assert type(error) is not errors.OrreryError
@@ -91,6 +91,7 @@ def test_every_error_of_the_services_arrives_as_its_own_class(
         "id-1",
         1.5,
     )
+    assert error.stage == "cite"
 
 
 def test_kinship_of_the_services_errors_is_kept() -> None:

@@ -34,6 +34,8 @@ DESIGN = {
     "ContextTooLong": (grpc.StatusCode.INVALID_ARGUMENT, 400),
     "ModelNotFound": (grpc.StatusCode.NOT_FOUND, 404),
     "CollectionNotFound": (grpc.StatusCode.NOT_FOUND, 404),
+    "ResourceNotFound": (grpc.StatusCode.NOT_FOUND, 404),
+    "AlreadyExists": (grpc.StatusCode.ALREADY_EXISTS, 409),
     "ServiceNotFound": (grpc.StatusCode.NOT_FOUND, 404),
     "Unauthenticated": (grpc.StatusCode.UNAUTHENTICATED, 401),
     "PermissionDenied": (grpc.StatusCode.PERMISSION_DENIED, 403),
@@ -71,14 +73,19 @@ def test_every_reason_is_known_to_the_client() -> None:
 
 @pytest.mark.parametrize("cls", TAXONOMY)
 def test_status_carries_reason_field_id_and_retry(cls: type[OrreryError]) -> None:
-    error = cls("what", field="n", request_id="r-1", retry_after_s=1.5)
+    error = cls("what", field="n", request_id="r-1", retry_after_s=1.5, stage="embed")
     status = to_status(error)
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     assert status.code == ERROR_TABLE[cls].grpc_status.value[0]
     assert status.message == "what"
     assert (info.reason, info.domain) == (ERROR_TABLE[cls].reason, "orrery")
-    assert dict(info.metadata) == {"field": "n", "request_id": "r-1", "retry_after_s": "1.5"}
+    assert dict(info.metadata) == {
+        "field": "n",
+        "request_id": "r-1",
+        "retry_after_s": "1.5",
+        "stage": "embed",
+    }
 
 
 def test_status_leaves_out_what_is_not_known() -> None:

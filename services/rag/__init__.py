@@ -1,0 +1,1 @@
+"""The rag service; see README.md."""

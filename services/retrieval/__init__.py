@@ -1,0 +1,1 @@
+"""The retrieval service; see README.md."""

@@ -1,0 +1,75 @@
+"""The connection to Redis that services share: one client each, errors in the platform's taxonomy.
+
+Knows nothing of what is kept there: the retrieval log, the embedding cache and conversations each
+have a home of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004 - redis's own, not the built-in
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,  # noqa: A004
+)
+
+from services.runtime.errors import DependencyDown
+
+__all__ = ["connect", "store_errors"]
+
+CONNECT_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 10.0
+_RETRY_AFTER_S = 1.0
+
+# What Redis answers, or does not, while it cannot do its work; each passes by itself.
+_DOWN = (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TimeoutError,
+    OSError,
+)
+
+
+def connect(
+    url: str, *, max_connections: int = 64, call_timeout_s: float = CALL_TIMEOUT_S
+) -> Redis:
+    """A client of the Redis at `url`; it connects when first used, and again after each loss.
+
+    Nothing is repeated behind the caller's back: a write that may have happened is the caller's
+    to decide about. Answers are bytes.
+
+    Raises:
+        ValueError: `url` is no Redis URL.
+    """
+    return Redis.from_url(
+        url,
+        protocol=3,
+        max_connections=max_connections,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=call_timeout_s,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Around calls to Redis: raises `DependencyDown` when it is away, naming `what` needs it."""
+    try:
+        yield
+    except _DOWN as error:
+        raise DependencyDown(
+            f"{what}: the store does not answer ({type(error).__name__})",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
