@@ -23,7 +23,8 @@
 
 Every error has `message`, `reason` (upper snake case, stable, as in `google.rpc.ErrorInfo`),
 `field`, `request_id` (quote it when asking about a failure; the server's log has it),
-`retry_after_s` and `stage` (where in a call of several stages it happened). Cancelling an asyncio task raises `asyncio.CancelledError`, as everywhere.
+`retry_after_s` and `stage` (where in a call of several stages it happened). Cancelling an asyncio
+task raises `asyncio.CancelledError`, as everywhere.
 
 A wrong Python type (`temperature="hot"`, an unknown keyword) is a `TypeError`, as for any function.
 

@@ -1,7 +1,8 @@
 """Process-wide settings, read from the environment in this one place, when asked.
 
-Every variable begins with `ORRERY_`, but for `REDIS_URL`, which others set too; an unknown one stops
-the start and is named, so that a misspelt setting cannot be ignored. What one service alone needs is in its own `config.py`.
+Every variable begins with `ORRERY_`, but for `REDIS_URL`, which other programs know too; an unknown
+one stops the start and is named, so that a misspelt setting cannot be ignored. What one service
+alone needs is in its own `config.py`.
 """
 
 from __future__ import annotations
