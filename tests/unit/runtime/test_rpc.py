@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
@@ -16,7 +16,15 @@ from google.rpc import error_details_pb2, status_pb2
 from orrery.v1 import generation_pb2 as pb
 from services.runtime.auth import Authenticator
 from services.runtime.errors import InvalidRequest, OrreryError, Overloaded
-from services.runtime.rpc import Call, RpcPolicy, ServicerContext, server_stream, unary
+from services.runtime.rpc import (
+    Call,
+    MalformedRequest,
+    RpcPolicy,
+    ServicerContext,
+    bidi_stream,
+    server_stream,
+    unary,
+)
 
 
 class ServeContext:
@@ -86,6 +94,19 @@ class Echo:
                 yield pb.GenerateResponse(model=f"{request.model}{number}")
             if self.waits:
                 await asyncio.sleep(60)
+            if self.raises:
+                raise self.raises
+        finally:
+            self.closed = True
+
+    @bidi_stream()
+    async def Chat(
+        self, requests: AsyncIterator[pb.GetLoadRequest], call: Call
+    ) -> AsyncGenerator[pb.GetLoadResponse, None]:
+        self.calls.append(call)
+        try:
+            async for request in requests:
+                yield pb.GetLoadResponse(model=request.model)
             if self.raises:
                 raise self.raises
         finally:
@@ -286,3 +307,45 @@ def test_handlers_have_the_signature_that_serve_looks_for() -> None:
 def test_serve_context_is_a_servicer_context() -> None:
     context: ServicerContext = ServeContext()
     assert context.invocation_metadata() == []
+
+
+async def _stream(*requests: Any) -> AsyncIterator[Any]:
+    for request in requests:
+        yield request
+
+
+async def test_bidi_answers_each_message_and_returns_the_request_id() -> None:
+    echo, context = Echo(), ServeContext(x_request_id="b-1", authorization="Bearer k")
+    requests = _stream(*(pb.GetLoadRequest(model=name) for name in "abc"))
+    answers = [message.model async for message in echo.Chat(requests, grpc_context=context)]
+    assert answers == ["a", "b", "c"]
+    assert context.code is None
+    assert context.trailing["x-request-id"] == "b-1"
+    assert echo.calls[0].authorization == "Bearer k"
+    assert "Bearer" not in repr(echo.calls[0])
+
+
+async def test_bidi_ends_with_the_error_after_the_answers_so_far() -> None:
+    echo, context = Echo(), ServeContext()
+    echo.raises = Overloaded("full")
+    answers = [message async for message in echo.Chat(_stream(REQUEST), context)]
+    assert len(answers) == 1
+    assert context.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert echo.closed
+
+
+async def test_bidi_refuses_bytes_that_are_no_message_where_they_come() -> None:
+    echo, context = Echo(), ServeContext()
+    requests = _stream(REQUEST, MalformedRequest(), REQUEST)
+    answers = [message async for message in echo.Chat(requests, context)]
+    assert len(answers) == 1
+    assert context.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert echo.closed
+
+
+async def test_bidi_closed_by_its_reader_closes_the_method() -> None:
+    echo, context = Echo(), ServeContext()
+    responses = echo.Chat(_stream(REQUEST, REQUEST), context)
+    await anext(aiter(responses))
+    await responses.aclose()  # type: ignore[attr-defined]
+    assert echo.closed

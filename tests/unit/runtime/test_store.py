@@ -1,0 +1,41 @@
+"""The connection to Redis: errors that pass by themselves come as `DependencyDown`."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from redis.exceptions import ResponseError
+
+from services.runtime.errors import DependencyDown
+from services.runtime.store import connect, store_errors
+
+
+async def test_call_to_nobody_is_dependency_down_naming_who_needs_it() -> None:
+    with socket.socket() as probe:  # bound and not listening: connections are refused
+        probe.bind(("127.0.0.1", 0))
+        redis = connect(f"redis://127.0.0.1:{probe.getsockname()[1]}")
+        with pytest.raises(DependencyDown, match="the log: the store does not answer") as caught:
+            with store_errors("the log"):
+                await redis.ping()
+        assert caught.value.retry_after_s == 1.0
+        await redis.aclose()
+
+
+async def test_call_to_one_that_does_not_answer_ends_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        redis = connect(url, call_timeout_s=0.05)
+        with pytest.raises(DependencyDown), store_errors("the log"):
+            await redis.ping()
+        await redis.aclose()
+
+
+def test_error_of_our_own_making_is_not_taken_for_an_outage() -> None:
+    with pytest.raises(ResponseError), store_errors("the log"):
+        raise ResponseError("wrong number of arguments")
+
+
+def test_connect_refuses_what_is_no_redis_url() -> None:
+    with pytest.raises(ValueError, match="scheme"):
+        connect("http://127.0.0.1")
