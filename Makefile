@@ -10,7 +10,7 @@ CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench train-demo eval-demo check lock clean
+.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval train-demo eval-demo eval-rag check lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ bench: setup ## Our engine beside Hugging Face, and what the platform adds on to
 	$(RUN) -m tests.bench.engine
 	$(RUN) -m tests.bench.platform
 
+bench-retrieval: setup ## Search and embedding beside plain FAISS and sentence-transformers
+	$(RUN) -m tests.bench.embedding
+	$(RUN) -m tests.bench.retrieval
+
 # --- the demo models ----------------------------------------------------------------------------
 
 train-demo: setup ## Train the demo models from scratch; resumes where it was stopped
@@ -92,6 +96,9 @@ train-demo: setup ## Train the demo models from scratch; resumes where it was st
 
 eval-demo: setup ## How well the demo models answer from context
 	$(RUN) -m training.eval_demo
+
+eval-rag: up ## How well the running platform answers from the demo documents, and without them
+	@$(RUN) -m deploy.eval_rag
 
 clean: ## Remove the environment and what was generated
 	rm -rf $(VENV) .venv-vllm .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -85,6 +85,13 @@ async def test_closing_a_stream_frees_what_it_held() -> None:
         stream = peer.server_stream("", methods.GENERATE, request, caller())
         await anext(stream)
         await stream.aclose()
-        while (await peer.unary("", methods.GET_LOAD, pb.GetLoadRequest(), caller())).num_running:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await _until_idle(peer)
         await peer.close()
+
+
+async def _until_idle(peer: Peer) -> None:
+    load = await peer.unary("", methods.GET_LOAD, pb.GetLoadRequest(), caller())
+    if load.num_running:
+        await asyncio.sleep(0.01)
+        await _until_idle(peer)

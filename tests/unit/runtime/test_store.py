@@ -15,9 +15,9 @@ async def test_call_to_nobody_is_dependency_down_naming_who_needs_it() -> None:
     with socket.socket() as probe:  # bound and not listening: connections are refused
         probe.bind(("127.0.0.1", 0))
         redis = connect(f"redis://127.0.0.1:{probe.getsockname()[1]}")
-        with pytest.raises(DependencyDown, match="the log: the store does not answer") as caught:
-            with store_errors("the log"):
-                await redis.ping()
+        expected = pytest.raises(DependencyDown, match="the log: the store does not answer")
+        with expected as caught, store_errors("the log"):
+            await redis.ping()
         assert caught.value.retry_after_s == 1.0
         await redis.aclose()
 
