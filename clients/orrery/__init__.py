@@ -35,7 +35,7 @@ from orrery.errors import (
     ServiceNotFoundError,
     UnavailableError,
 )
-from orrery.requests import Chat, PromptInput, SamplingOptions
+from orrery.requests.generation import Chat, PromptInput, SamplingOptions
 from orrery.results import (
     Application,
     BatchResult,
@@ -49,6 +49,7 @@ from orrery.results import (
     PositionLogprobs,
     RequestLimits,
     ScoreResult,
+    StageTiming,
     StreamEvent,
     Timing,
     TokenizeResult,
@@ -95,6 +96,7 @@ __all__ = [
     "SamplingOptions",
     "ScoreResult",
     "ServiceNotFoundError",
+    "StageTiming",
     "StreamEvent",
     "TextStream",
     "Timing",

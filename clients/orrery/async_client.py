@@ -9,8 +9,8 @@ from typing import Self, Unpack
 import grpc
 
 from orrery.async_connection import AsyncConnection
-from orrery.calls import CallOptions, Calls
-from orrery.requests import PromptInput, SamplingOptions
+from orrery.calls.generation import CallOptions, Calls
+from orrery.requests.generation import PromptInput, SamplingOptions
 from orrery.results import (
     Application,
     BatchResult,

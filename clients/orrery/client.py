@@ -8,9 +8,9 @@ from typing import Self, Unpack
 
 import grpc
 
-from orrery.calls import CallOptions, Calls
+from orrery.calls.generation import CallOptions, Calls
 from orrery.connection import Connection
-from orrery.requests import PromptInput, SamplingOptions
+from orrery.requests.generation import PromptInput, SamplingOptions
 from orrery.results import (
     Application,
     BatchResult,

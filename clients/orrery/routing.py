@@ -17,7 +17,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from orrery.errors import InternalError, InvalidRequestError, ModelNotFoundError, OrreryError
 from orrery.methods import GET_MODEL, LIST_APPLICATIONS
-from orrery.parsing import parse_model
+from orrery.parsing.generation import parse_model
 from orrery.results import Application, ModelInfo
 from orrery.settings import ClientSettings
 from orrery.status import FailedCall

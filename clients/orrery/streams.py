@@ -13,10 +13,10 @@ from typing import Any, Self, cast
 import grpc
 
 from orrery.async_connection import EOF, AsyncConnection, task_is_cancelled
-from orrery.calls import StreamOpening
+from orrery.calls.generation import StreamOpening
 from orrery.connection import Connection
 from orrery.errors import CancelledError, ConnectionLostError, OrreryError
-from orrery.parsing import StreamAccumulator, parse_event
+from orrery.parsing.generation import StreamAccumulator, parse_event
 from orrery.results import GenerationResult, StreamEvent
 from orrery.status import FailedCall, to_error
 

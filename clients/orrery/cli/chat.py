@@ -30,7 +30,7 @@ from orrery.cli.session import (
 )
 from orrery.client import Client
 from orrery.errors import ContextTooLongError, OrreryError
-from orrery.requests import SamplingOptions
+from orrery.requests.generation import SamplingOptions
 from orrery.results import FinishReason, ModelInfo
 from orrery.streams import TextStream
 

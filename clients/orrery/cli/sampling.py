@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from orrery.requests import SamplingOptions, build_sampling
+from orrery.requests.generation import SamplingOptions, build_sampling
 
 __all__ = [
     "MaxTokensOption",

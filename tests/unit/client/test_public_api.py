@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import orrery
-from orrery import errors, requests, results
+from orrery import errors, results
+from orrery.requests import generation as requests
 from orrery.v1 import generation_pb2 as pb
 
 CLIENTS = Path(orrery.__file__).parent.parent

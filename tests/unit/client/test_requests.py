@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import orrery
-from orrery import requests
+from orrery.requests import generation as requests
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
 

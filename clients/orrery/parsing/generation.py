@@ -1,14 +1,11 @@
-"""From protobuf messages to the results of `orrery.results`, and the accumulation of a stream."""
+"""Answers of the generation service, and the accumulation of its stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
-from typing import Any, TypeVar
 
-from google.protobuf.message import Message
-
-from orrery.errors import ERRORS_BY_REASON, InternalError, OrreryError
+from orrery.errors import OrreryError
+from orrery.parsing.common import item_error, same_fields, timing_of, usage_of
 from orrery.results import (
     BatchResult,
     CacheGeometry,
@@ -22,10 +19,8 @@ from orrery.results import (
     RequestLimits,
     ScoreResult,
     StreamEvent,
-    Timing,
     TokenizeResult,
     TokenLogprob,
-    Usage,
 )
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
@@ -40,8 +35,6 @@ __all__ = [
     "parse_score",
     "parse_tokenize",
 ]
-
-ResultT = TypeVar("ResultT")
 
 _FINISH_REASONS: dict[int, FinishReason | None] = {
     pb.FINISH_REASON_UNSPECIFIED: None,
@@ -61,8 +54,8 @@ def parse_event(response: pb.GenerateResponse) -> StreamEvent:
         choices=tuple(_choice(delta) for delta in response.choices),
         prompt_token_ids=tuple(response.prompt_token_ids),
         prompt_logprobs=_positions(response.prompt_logprobs),
-        usage=_usage(response.usage),
-        timing=_timing(response.timing),
+        usage=usage_of(response.usage),
+        timing=timing_of(response.timing),
     )
 
 
@@ -72,8 +65,8 @@ def parse_batch(response: pb.GenerateBatchResponse) -> BatchResult:
         request_id=response.request_id,
         model=response.model,
         results=tuple(_batch_item(item, response) for item in response.results),
-        usage=_usage(response.usage),
-        timing=_timing(response.timing),
+        usage=usage_of(response.usage),
+        timing=timing_of(response.timing),
     )
 
 
@@ -86,8 +79,8 @@ def parse_score(response: pb.ScoreResponse) -> ScoreResult:
         total_logprob=response.total_logprob,
         num_scored_tokens=response.num_scored_tokens,
         perplexity=response.perplexity,
-        usage=_usage(response.usage),
-        timing=_timing(response.timing),
+        usage=usage_of(response.usage),
+        timing=timing_of(response.timing),
     )
 
 
@@ -97,31 +90,31 @@ def parse_tokenize(response: pb.TokenizeResponse) -> TokenizeResult:
         token_ids=tuple(response.token_ids),
         tokens=tuple(response.tokens),
         max_model_len=response.max_model_len,
-        usage=_usage(response.usage),
-        timing=_timing(response.timing),
+        usage=usage_of(response.usage),
+        timing=timing_of(response.timing),
     )
 
 
 def parse_detokenize(response: pb.DetokenizeResponse) -> DetokenizeResult:
     """The text of token ids."""
-    return DetokenizeResult(response.text, _usage(response.usage), _timing(response.timing))
+    return DetokenizeResult(response.text, usage_of(response.usage), timing_of(response.timing))
 
 
 def parse_model(response: pb.GetModelResponse, application: str) -> ModelInfo:
     """What an application serves."""
-    return _same_fields(
+    return same_fields(
         ModelInfo,
         response,
         name=response.model,
         application=application,
-        cache=_same_fields(CacheGeometry, response.cache),
-        limits=_same_fields(RequestLimits, response.limits),
+        cache=same_fields(CacheGeometry, response.cache),
+        limits=same_fields(RequestLimits, response.limits),
     )
 
 
 def parse_load(response: pb.GetLoadResponse) -> Load:
     """What an engine is doing."""
-    return _same_fields(Load, response)
+    return same_fields(Load, response)
 
 
 class StreamAccumulator:
@@ -178,21 +171,15 @@ def _batch_item(
     item: pb.BatchResult, response: pb.GenerateBatchResponse
 ) -> GenerationResult | OrreryError:
     if item.HasField("error"):
-        error_class = ERRORS_BY_REASON.get(item.error.reason, InternalError)
-        return error_class(
-            item.error.message,
-            reason=item.error.reason or None,
-            field=item.error.field or None,
-            request_id=response.request_id,
-        )
+        return item_error(item.error, response.request_id)
     return GenerationResult(
         request_id=response.request_id,
         model=response.model,
         choices=tuple(_choice(completion) for completion in item.completions),
         prompt_token_ids=tuple(item.prompt_token_ids),
         prompt_logprobs=_positions(item.prompt_logprobs),
-        usage=_usage(item.usage),
-        timing=_timing(item.timing),
+        usage=usage_of(item.usage),
+        timing=timing_of(item.timing),
     )
 
 
@@ -225,27 +212,3 @@ def _token(message: common_pb2.TokenLogprob) -> TokenLogprob:
     return TokenLogprob(
         message.token_id, message.token, message.token_bytes, message.logprob, message.rank
     )
-
-
-def _usage(message: common_pb2.Usage) -> Usage:
-    return Usage(message.prompt_tokens, message.completion_tokens, message.cached_tokens)
-
-
-def _timing(message: common_pb2.Timing) -> Timing:
-    return Timing(
-        queue_ns=message.queue_ns,
-        prefill_ns=message.prefill_ns,
-        decode_ns=message.decode_ns,
-        retrieval_ns=message.retrieval_ns,
-        rerank_ns=message.rerank_ns,
-        total_ns=message.total_ns,
-    )
-
-
-def _same_fields(cls: type[ResultT], message: Message, **others: Any) -> ResultT:
-    """An instance of a result class whose fields are named as the message's, but for `others`."""
-    values = {
-        field.name: others[field.name] if field.name in others else getattr(message, field.name)
-        for field in fields(cls)  # type: ignore[arg-type]
-    }
-    return cls(**values)

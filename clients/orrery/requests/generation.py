@@ -1,8 +1,4 @@
-"""From Python arguments to the protobuf requests of the contract.
-
-What cannot be put into the message at all is refused here, by name; whether a value makes sense
-for a model is for the server to say.
-"""
+"""Requests of the generation service."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
 from orrery.errors import InvalidRequestError
+from orrery.requests.common import assign
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
 
@@ -21,6 +18,8 @@ __all__ = [
     "build_batch",
     "build_detokenize",
     "build_generate",
+    "build_prompt",
+    "build_sampling",
     "build_score",
     "build_tokenize",
 ]
@@ -86,7 +85,7 @@ def build_generate(
 ) -> pb.GenerateRequest:
     """A `Generate` request."""
     request = pb.GenerateRequest(prompt=build_prompt(prompt), sampling=build_sampling(sampling))
-    _assign(request, "priority", priority)
+    assign(request, "priority", priority)
     return request
 
 
@@ -100,7 +99,7 @@ def build_batch(
         prompts=[build_prompt(prompt, f"prompts[{i}]") for i, prompt in enumerate(prompts)],
         sampling=build_sampling(sampling),
     )
-    _assign(request, "priority", priority)
+    assign(request, "priority", priority)
     return request
 
 
@@ -112,7 +111,7 @@ def build_score(
     if context is not None:
         request.context.CopyFrom(build_prompt(context, "context"))
     if top_logprobs is not None:
-        _assign(request, "top_logprobs", top_logprobs)
+        assign(request, "top_logprobs", top_logprobs)
     return request
 
 
@@ -120,7 +119,7 @@ def build_tokenize(prompt: PromptInput, add_special_tokens: bool | None) -> pb.T
     """A `Tokenize` request."""
     request = pb.TokenizeRequest(prompt=build_prompt(prompt))
     if add_special_tokens is not None:
-        _assign(request, "add_special_tokens", add_special_tokens)
+        assign(request, "add_special_tokens", add_special_tokens)
     return request
 
 
@@ -129,9 +128,9 @@ def build_detokenize(
 ) -> pb.DetokenizeRequest:
     """A `Detokenize` request."""
     request = pb.DetokenizeRequest()
-    _assign(request, "token_ids", token_ids)
+    assign(request, "token_ids", token_ids)
     if skip_special_tokens is not None:
-        _assign(request, "skip_special_tokens", skip_special_tokens)
+        assign(request, "skip_special_tokens", skip_special_tokens)
     return request
 
 
@@ -150,7 +149,7 @@ def build_sampling(options: Mapping[str, Any]) -> pb.SamplingParams:
             continue
         if name == "stop" and isinstance(value, str):
             value = (value,)
-        _assign(message, name, value)
+        assign(message, name, value)
     return message
 
 
@@ -163,7 +162,7 @@ def build_prompt(prompt: PromptInput, field: str = "prompt") -> common_pb2.Promp
     """
     message = common_pb2.Prompt()
     if isinstance(prompt, str):
-        _assign(message, "text", prompt, field)
+        assign(message, "text", prompt, field)
         return message
     if isinstance(prompt, Chat):
         _fill_chat(message.chat, prompt.messages, field)
@@ -178,7 +177,7 @@ def build_prompt(prompt: PromptInput, field: str = "prompt") -> common_pb2.Promp
         _fill_chat(message.chat, items, field)
     else:
         message.token_ids.SetInParent()  # an empty list is still token ids
-        _assign(message.token_ids, "ids", items, field)
+        assign(message.token_ids, "ids", items, field)
     return message
 
 
@@ -203,21 +202,4 @@ def _fill_chat(chat: common_pb2.ChatMessages, messages: Iterable[Any], field: st
         message = chat.messages.add(role=role)
         for key in ("content", "name"):
             if turn.get(key) is not None:
-                _assign(message, key, turn[key], f"{where}.{key}")
-
-
-def _assign(message: Any, name: str, value: Any, field: str | None = None) -> None:
-    """Sets a scalar, repeated or map field, with errors that name it."""
-    where = field or name
-    descriptor = message.DESCRIPTOR.fields_by_name[name]
-    try:
-        if not descriptor.is_repeated:
-            setattr(message, name, value)
-        elif isinstance(value, Mapping):
-            getattr(message, name).update(value)
-        else:
-            getattr(message, name).extend(value)
-    except ValueError as error:  # out of the field's range, or not encodable as UTF-8
-        raise InvalidRequestError(f"{where}: {error}", field=where) from error
-    except (TypeError, AttributeError) as error:
-        raise TypeError(f"{where}: {type(value).__name__} does not fit: {error}") from error
+                assign(message, key, turn[key], f"{where}.{key}")

@@ -1,8 +1,4 @@
-"""What calls return: frozen dataclasses, one per kind of answer. No logic and no protobuf.
-
-Times are in nanoseconds where the name ends in `_ns`, sizes are in tokens unless it says bytes,
-log-probabilities are natural logarithms.
-"""
+"""What calls of the generation service return. Log-probabilities are natural logarithms."""
 
 from __future__ import annotations
 
@@ -10,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from orrery.errors import OrreryError
+from orrery.results.common import Timing, Usage
 
 __all__ = [
     "Application",
@@ -25,40 +22,12 @@ __all__ = [
     "RequestLimits",
     "ScoreResult",
     "StreamEvent",
-    "Timing",
     "TokenLogprob",
     "TokenizeResult",
-    "Usage",
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "cancelled", "deadline", "error", "unknown"]
 """Why a completion ended; unknown = a reason that is newer than this client."""
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a call consumed. `cached_tokens` of the prompt came from the prefix cache."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-
-    @property
-    def total_tokens(self) -> int:
-        """Prompt and completions together."""
-        return self.prompt_tokens + self.completion_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the server's time went; a stage that a service does not have is 0."""
-
-    queue_ns: int = 0
-    prefill_ns: int = 0
-    decode_ns: int = 0
-    retrieval_ns: int = 0
-    rerank_ns: int = 0
-    total_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from orrery.methods import (
     TOKENIZE,
     Method,
 )
-from orrery.parsing import (
+from orrery.parsing.generation import (
     parse_batch,
     parse_detokenize,
     parse_load,
@@ -29,7 +29,7 @@ from orrery.parsing import (
     parse_score,
     parse_tokenize,
 )
-from orrery.requests import (
+from orrery.requests.generation import (
     PromptInput,
     build_batch,
     build_detokenize,
