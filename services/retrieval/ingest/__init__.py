@@ -1,0 +1,1 @@
+"""Reads files into documents and cuts documents into chunks. Knows nothing of collections."""

@@ -1,0 +1,1 @@
+"""One module per format: bytes or text in, a `ParsedDocument` out."""
