@@ -1,0 +1,1 @@
+"""The log of all changes, its snapshots, and replicas that follow it."""
