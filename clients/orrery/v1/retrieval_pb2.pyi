@@ -438,7 +438,7 @@ class DeleteResponse(_message.Message):
     def __init__(self, num_deleted: _Optional[int] = ..., consistency_token: _Optional[str] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("id", "document_id", "document_title", "ordinal", "text", "title_path", "start", "end", "line_start", "line_end", "page", "metadata", "vector")
+    __slots__ = ("id", "document_id", "document_title", "ordinal", "text", "title_path", "start", "end", "line_start", "line_end", "page", "metadata", "vector", "file_name")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -459,6 +459,7 @@ class Chunk(_message.Message):
     PAGE_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
+    FILE_NAME_FIELD_NUMBER: _ClassVar[int]
     id: str
     document_id: str
     document_title: str
@@ -472,7 +473,8 @@ class Chunk(_message.Message):
     page: int
     metadata: _containers.MessageMap[str, MetadataValue]
     vector: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, id: _Optional[str] = ..., document_id: _Optional[str] = ..., document_title: _Optional[str] = ..., ordinal: _Optional[int] = ..., text: _Optional[str] = ..., title_path: _Optional[_Iterable[str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., page: _Optional[int] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., vector: _Optional[_Iterable[float]] = ...) -> None: ...
+    file_name: str
+    def __init__(self, id: _Optional[str] = ..., document_id: _Optional[str] = ..., document_title: _Optional[str] = ..., ordinal: _Optional[int] = ..., text: _Optional[str] = ..., title_path: _Optional[_Iterable[str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., page: _Optional[int] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., vector: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ...) -> None: ...
 
 class StoredDocument(_message.Message):
     __slots__ = ("id", "title", "file_name", "media_type", "metadata", "num_chunks", "num_bytes", "written_at", "content_hash", "chunks")
