@@ -1,1 +1,1 @@
-"""The rag service; see README.md."""
+"""The RAG service: questions answered from a collection of documents, with citations."""

@@ -1,0 +1,62 @@
+"""Which questions are being answered, and in which stage each is; refuses those too many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from services.runtime.errors import Overloaded
+
+__all__ = ["Running"]
+
+_RETRY_AFTER_S = 1.0
+
+
+class Running:
+    """Counts on one event loop. `observe` is told how many questions there are at each change."""
+
+    def __init__(self, max_running: int, observe: Callable[[int], None]) -> None:
+        self._max_running = max_running
+        self._observe = observe
+        self._num_running = 0
+        self._by_stage: Counter[str] = Counter()
+
+    @property
+    def num_running(self) -> int:
+        return self._num_running
+
+    @property
+    def by_stage(self) -> Mapping[str, int]:
+        """Stages in which at least one question is."""
+        return {stage: count for stage, count in self._by_stage.items() if count}
+
+    def check(self) -> None:
+        """Raises `Overloaded` where no further question is taken."""
+        if self._num_running >= self._max_running:
+            raise Overloaded(
+                f"{self._num_running} questions are being answered, the most at a time",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+
+    @contextmanager
+    def question(self) -> Iterator[None]:
+        """Around the answering of one question."""
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Around one of its stages."""
+        self._by_stage[name] += 1
+        try:
+            yield
+        finally:
+            self._by_stage[name] -= 1
+
+    def _change(self, difference: int) -> None:
+        self._num_running += difference
+        self._observe(self._num_running)
