@@ -1,0 +1,1 @@
+"""The index of a collection: dense and sparse search, filters, immutable generations."""
