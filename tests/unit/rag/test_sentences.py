@@ -1,0 +1,59 @@
+"""Sentences and words as spans of the text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.rag.sentences import sentences, words
+
+
+def split(text: str) -> list[str]:
+    return [text[span.start : span.end] for span in sentences(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One is here. Two is there.", ["One is here.", "Two is there."]),
+        ("Dr. Osker met J. Smith. He left!", ["Dr. Osker met J. Smith.", "He left!"]),
+        ("It weighs 3.5 t. So what?", ["It weighs 3.5 t.", "So what?"]),
+        ("A line that\ngoes on. Next", ["A line that\ngoes on.", "Next"]),
+        ("# Title\n\nThe text.", ["# Title", "The text."]),
+        ("- one\n- two", ["- one", "- two"]),
+        ("| a | b |\n| c | d |", ["| a | b |", "| c | d |"]),
+        ("He said “no.” She left.", ["He said “no.”", "She left."]),
+        ("It was founded in 1874. 12 people came.", ["It was founded in 1874.", "12 people came."]),
+        ("e.g. this one", ["e.g. this one"]),
+        ("", []),
+        (" \n ", []),
+    ],
+)
+def test_sentences_end_where_readers_end_them(text: str, expected: list[str]) -> None:
+    assert split(text) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("aB1 .!?\n|-#“”'"), max_size=80))
+def test_sentences_are_ordered_disjoint_and_hold_every_visible_character(text: str) -> None:
+    spans = sentences(text)
+    covered = "".join(text[span.start : span.end] for span in spans)
+    assert "".join(covered.split()) == "".join(text.split())
+    ends = [0, *(bound for span in spans for bound in (span.start, span.end))]
+    assert ends == sorted(ends)
+
+
+@given(st.text(max_size=80))
+def test_words_point_at_their_characters(text: str) -> None:
+    for word in words(text):
+        assert word.key
+        assert text[word.start : word.end].casefold().startswith(word.key)
+
+
+def test_words_are_compared_without_case_possessive_and_plural() -> None:
+    assert [word.key for word in words("Veloria's SHIPS, 3,416 glass")] == [
+        "veloria",
+        "ship",
+        "3,416",
+        "glass",
+    ]
