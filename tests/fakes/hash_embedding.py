@@ -1,0 +1,126 @@
+"""An embedding service that needs no model: a text's vector is made of the hashes of its words.
+
+Deterministic and cheap; texts that share words are similar. It answers as the real one does, and
+can be told to be slow, to be away, or to be busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from orrery.v1 import common_pb2
+from orrery.v1 import embedding_pb2 as pb
+from services.runtime.errors import InvalidRequest, OrreryError
+from services.runtime.rpc import Call, RpcPolicy, unary
+
+DIMENSIONS = 64
+MAX_INPUT_TOKENS = 256
+_WORD = re.compile(r"\w+")
+
+
+def hash_vector(text: str, dimensions: int = DIMENSIONS) -> npt.NDArray[np.float32]:
+    """The vector of a text, of length 1."""
+    vector = np.zeros(dimensions, np.float32)
+    for word in _WORD.findall(text.lower())[:MAX_INPUT_TOKENS]:
+        generator = np.random.default_rng(zlib.crc32(word.encode()))
+        vector += generator.standard_normal(dimensions, np.float32)
+    length = float(np.linalg.norm(vector))
+    if length == 0.0:
+        vector[0] = length = 1.0
+    return vector / np.float32(length)
+
+
+class HashEmbeddingServicer:
+    """`EmbeddingService` by hashes. `failure` is raised instead of answering, `delay_s` awaited."""
+
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        self.dimensions = dimensions
+        self.delay_s = 0.0
+        self.failure: OrreryError | None = None
+        self.num_texts = 0  # embedded so far
+        self.num_running = 0
+        self._rpc = RpcPolicy()
+
+    @property
+    def rpc(self) -> RpcPolicy:
+        return self._rpc
+
+    @unary(pb.EmbedTextResponse)
+    async def EmbedText(self, request: pb.EmbedTextRequest, call: Call) -> pb.EmbedTextResponse:
+        await self._work()
+        texts = [entry.text for entry in request.inputs]
+        dimensions = request.dimensions if request.HasField("dimensions") else self.dimensions
+        self.num_texts += len(texts)
+        lengths = [len(_WORD.findall(text)) + 2 for text in texts]
+        if not request.truncate and max(lengths) > MAX_INPUT_TOKENS:
+            raise InvalidRequest("inputs: too long", field="inputs")
+        return pb.EmbedTextResponse(
+            request_id=call.request_id,
+            model="hash",
+            embeddings=[
+                pb.Embedding(
+                    values=hash_vector(text, dimensions),
+                    num_tokens=min(length, MAX_INPUT_TOKENS),
+                    truncated=length > MAX_INPUT_TOKENS,
+                )
+                for text, length in zip(texts, lengths, strict=True)
+            ],
+            usage=_usage(lengths),
+            timing=common_pb2.Timing(total_ns=call.total_ns),
+        )
+
+    @unary(pb.RerankResponse)
+    async def Rerank(self, request: pb.RerankRequest, call: Call) -> pb.RerankResponse:
+        await self._work()
+        if request.method == pb.RERANK_METHOD_CROSS_ENCODER:
+            raise InvalidRequest("method: no cross-encoder is configured", field="method")
+        query = hash_vector(request.query, self.dimensions)
+        scores = [float(hash_vector(text, self.dimensions) @ query) for text in request.passages]
+        order = sorted(range(len(scores)), key=lambda index: -scores[index])
+        return pb.RerankResponse(
+            request_id=call.request_id,
+            model="hash",
+            results=[pb.RerankResult(index=index, score=scores[index]) for index in order],
+            method=pb.RERANK_METHOD_BI_ENCODER,
+            usage=_usage(len(_WORD.findall(text)) for text in request.passages),
+        )
+
+    @unary(pb.GetEmbeddingModelResponse)
+    async def GetEmbeddingModel(
+        self, request: pb.GetEmbeddingModelRequest, call: Call
+    ) -> pb.GetEmbeddingModelResponse:
+        return pb.GetEmbeddingModelResponse(
+            model="hash",
+            dimensions=self.dimensions,
+            max_input_tokens=MAX_INPUT_TOKENS,
+            max_batch_inputs=256,
+            max_input_bytes=64 << 10,
+            normalized=True,
+            dtype="float32",
+        )
+
+    @unary(pb.EmbeddingServiceGetLoadResponse)
+    async def GetLoad(
+        self, request: pb.EmbeddingServiceGetLoadRequest, call: Call
+    ) -> pb.EmbeddingServiceGetLoadResponse:
+        return pb.EmbeddingServiceGetLoadResponse(num_running=self.num_running)
+
+    async def _work(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.num_running += 1
+        try:
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
+        finally:
+            self.num_running -= 1
+
+
+def _usage(lengths: Iterable[int]) -> common_pb2.Usage:
+    return common_pb2.Usage(prompt_tokens=sum(lengths))
