@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -132,6 +132,14 @@ class FakeServices:
 
     async def _pause(self, name: str) -> None:
         await asyncio.sleep(self.delays_s.get(name, 0.0))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Returns when `condition` holds."""
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.002)
 
 
 def num_tokens(chat: Sequence[Message]) -> int:

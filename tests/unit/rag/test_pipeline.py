@@ -299,8 +299,7 @@ async def test_cancelled_question_leaves_no_work(stuck: str) -> None:
             pass
 
     task = asyncio.create_task(consume())
-    while not harness.services.open_calls[stuck]:
-        await asyncio.sleep(0)
+    await until(lambda: harness.services.open_calls[stuck])
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
