@@ -64,7 +64,7 @@ class AsyncConnection:
             while True:
                 try:
                     with self.calling():
-                        value = await self._perform(effect, on_call)
+                        value = await self.perform(effect, on_call)
                 except grpc.RpcError as failure:
                     effect = steps.throw(failure)
                 else:
@@ -108,7 +108,8 @@ class AsyncConnection:
         for channel in self._pool.drain():
             await channel.close(None)
 
-    async def _perform(self, effect: Send | Pause, on_call: Callable[[Any], None]) -> Any:
+    async def perform(self, effect: Send | Pause, on_call: Callable[[Any], None] = _ignore) -> Any:
+        """Takes one step. Raises `grpc.RpcError`; `run` and `orrery.exchange` deal with it."""
         if isinstance(effect, Pause):
             await asyncio.sleep(effect.seconds)
             return None

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Literal, Self, Unpack, overload
 
 import grpc
 
-from orrery.calls.generation import CallOptions, Calls
+from orrery.answers import AnswerStream
+from orrery.calls.common import CallOptions
+from orrery.calls.embedding import EmbeddingCalls
+from orrery.calls.generation import GenerationCalls
+from orrery.calls.rag import RagCalls
+from orrery.calls.retrieval import RetrievalCalls
+from orrery.client_collections import Collections
+from orrery.client_documents import Documents
 from orrery.connection import Connection
+from orrery.consistency import ConsistencyTokens
+from orrery.exchange import Exchange
+from orrery.ingest.progress import ProgressInput, reporting
+from orrery.ingest.steps import Ingest, IngestOptions
+from orrery.requests.embedding import EmbeddingInput, EmbeddingPurpose, RerankMethod
 from orrery.requests.generation import PromptInput, SamplingOptions
+from orrery.requests.rag import AskOptions, build_ask, build_ask_batch
+from orrery.requests.search import SearchOptions, build_search, build_search_batch
 from orrery.results import (
+    Answer,
+    AnswerBatch,
     Application,
     BatchResult,
+    Conversation,
     DetokenizeResult,
+    EmbeddingLoad,
+    EmbeddingModelInfo,
+    EmbedResult,
     GenerationResult,
+    IngestReport,
     Load,
     ModelInfo,
+    RagLoad,
+    RerankResult,
     ScoreResult,
+    SearchBatchResult,
+    SearchResult,
     TokenizeResult,
 )
-from orrery.settings import DEFAULT_TIMEOUT_S, ClientSettings
+from orrery.settings import DEFAULT_COLLECTION, DEFAULT_TIMEOUT_S, ClientSettings, ServiceNames
 from orrery.streams import TextStream
 
 __all__ = ["Client"]
@@ -44,6 +72,9 @@ class Client:
         max_retries: Most repetitions of one call.
         num_channels: Connections to spread calls over; each carries 100 calls at once.
         credentials: For TLS with other certificates, made by `grpc.ssl_channel_credentials`.
+        services: Names of the applications for embedding, retrieval and RAG.
+        read_your_writes: Reads of a collection wait until the replica that answers them has this
+            client's own writes to it; otherwise they see what that replica has.
 
     Raises:
         InvalidRequestError: `timeout_s` is not positive.
@@ -60,6 +91,8 @@ class Client:
         max_retries: int = 4,
         num_channels: int = 4,
         credentials: grpc.ChannelCredentials | None = None,
+        services: ServiceNames | None = None,
+        read_your_writes: bool = True,
     ) -> None:
         self.settings = ClientSettings.from_env(
             target=target,
@@ -69,9 +102,17 @@ class Client:
             max_retries=max_retries,
             num_channels=num_channels,
             credentials=credentials,
+            services=services or ServiceNames(),
+            read_your_writes=read_your_writes,
         )
         self._connection = Connection(self.settings)
-        self._calls = Calls(self.settings)
+        tokens = ConsistencyTokens(enabled=self.settings.read_your_writes)
+        self._calls = GenerationCalls(self.settings)
+        self._embedding = EmbeddingCalls(self.settings)
+        self._retrieval = RetrievalCalls(self.settings, tokens)
+        self._rag = RagCalls(self.settings, tokens)
+        self.collections = Collections(self._connection, self._retrieval)
+        self.documents = Documents(self._connection, self._retrieval)
 
     def generate(
         self,
@@ -231,6 +272,282 @@ class Client:
         """What a model's engine is doing right now."""
         options = CallOptions(model, timeout_s, request_id)
         return self._connection.run(self._calls.load(options))
+
+    def embed(
+        self,
+        texts: str | Iterable[EmbeddingInput],
+        *,
+        purpose: EmbeddingPurpose | None = None,
+        dimensions: int | None = None,
+        truncate: bool | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> EmbedResult:
+        """Vectors of texts, in their order: all of them, or an error.
+
+        Args:
+            texts: Texts or lists of token ids; one bare text is one input.
+            purpose: `query` or `passage`: some models put another prompt before each.
+            dimensions: Keep only the first so many, and normalise again.
+            truncate: Cut an input that is longer than the model's context instead of refusing it.
+            application: Where to embed; by default the client's `services.embedding`.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+        """
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._embedding.embed(
+                texts,
+                purpose=purpose,
+                dimensions=dimensions,
+                truncate=truncate,
+                application=application,
+                options=options,
+            )
+        )
+
+    def rerank(
+        self,
+        query: str,
+        passages: Iterable[str],
+        *,
+        top_n: int | None = None,
+        method: RerankMethod | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> RerankResult:
+        """Passages by their relevance to a query, best first; `top_n` = only so many."""
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._embedding.rerank(
+                query,
+                passages,
+                top_n=top_n,
+                method=method,
+                application=application,
+                options=options,
+            )
+        )
+
+    def embedding_model(
+        self,
+        application: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> EmbeddingModelInfo:
+        """What an application embeds with: dimensions, limits, precision."""
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._embedding.model(application, options))
+
+    def embedding_load(
+        self,
+        application: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> EmbeddingLoad:
+        """What an embedding application is doing right now."""
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._embedding.load(application, options))
+
+    def ingest(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        progress: ProgressInput = False,
+        prune: bool = False,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        **choices: Unpack[IngestOptions],
+    ) -> IngestReport:
+        """Puts the files of a folder, or one file, into a collection, which is made if missing.
+
+        A document's id is its file's path relative to the folder, with `/`. Files that have not
+        changed cost next to nothing, so an ingest that broke off is simply repeated. Hidden files,
+        those of version control and those that are too large are skipped; a file that the service
+        cannot read is reported and does not disturb the others. When the service goes away, what
+        it has not answered is sent again, as `documents.upsert` does.
+
+        Args:
+            path: The folder or file.
+            collection: Where to.
+            progress: True = a progress bar on stderr; or a function told of each file.
+            prune: Remove every document of the collection that has no file in the folder.
+            timeout_s: Time of it all in seconds; None = no limit.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+            **choices: See `IngestOptions`.
+        """
+        options = CallOptions(None, math.inf if timeout_s is None else timeout_s, request_id)
+        steps = Ingest(
+            self._retrieval, Path(path), collection, prune=prune, options=options, choices=choices
+        ).steps()
+        exchange = Exchange(self._connection, steps)
+        with reporting(progress) as tell:
+            for done in exchange:
+                tell(done)
+        report: IngestReport = exchange.value
+        return report
+
+    def search(
+        self,
+        collection: str = DEFAULT_COLLECTION,
+        text: str | None = None,
+        *,
+        vector: Sequence[float] | None = None,
+        explain: bool = False,
+        consistency_token: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        **search: Unpack[SearchOptions],
+    ) -> SearchResult:
+        """The chunks of a collection that are nearest to a text, a vector, or both.
+
+        Args:
+            collection: Where to look.
+            text: Is embedded, unless there is a vector, and searched for by its words.
+            vector: Of the collection's dimensions.
+            explain: Tell the times of all stages.
+            consistency_token: A write that must be seen; None = the newest the client knows of
+                in this collection; an empty text = none.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+            **search: See `SearchOptions`.
+        """
+        request = build_search(collection, text, vector, search, explain=explain)
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._retrieval.search(request, consistency_token, options))
+
+    def search_batch(
+        self,
+        collection: str,
+        queries: Iterable[str | Sequence[float]],
+        *,
+        consistency_token: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        **search: Unpack[SearchOptions],
+    ) -> SearchBatchResult:
+        """Many searches in one call, by texts or vectors; one that fails has its error there."""
+        request = build_search_batch(collection, queries, search)
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._retrieval.search_batch(request, consistency_token, options)
+        )
+
+    @overload
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str = ...,
+        stream: Literal[False] = ...,
+        conversation: str | None = ...,
+        model: str | None = ...,
+        explain: bool = ...,
+        consistency_token: str | None = ...,
+        timeout_s: float | None = ...,
+        request_id: str | None = ...,
+        **ask: Unpack[AskOptions],
+    ) -> Answer: ...
+    @overload
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str = ...,
+        stream: Literal[True],
+        conversation: str | None = ...,
+        model: str | None = ...,
+        explain: bool = ...,
+        consistency_token: str | None = ...,
+        timeout_s: float | None = ...,
+        request_id: str | None = ...,
+        **ask: Unpack[AskOptions],
+    ) -> AnswerStream: ...
+    def ask(
+        self,
+        question: str,
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        stream: bool = False,
+        conversation: str | None = None,
+        model: str | None = None,
+        explain: bool = False,
+        consistency_token: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        **ask: Unpack[AskOptions],
+    ) -> Answer | AnswerStream:
+        """Answers a question from the documents of a collection, with citations.
+
+        Args:
+            question: In plain words.
+            collection: Which documents.
+            stream: Give back the events as they come: passages, text, the answer. Nothing is sent
+                before the first is asked for.
+            conversation: Name of a conversation, chosen by the caller: earlier turns count, and
+                this one is added.
+            model: Application to answer with; None = the service's default.
+            explain: Tell the times of all stages.
+            consistency_token: As for `search`.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+            **ask: See `AskOptions`.
+        """
+        request = build_ask(
+            question, collection, ask, conversation=conversation, model=model, explain=explain
+        )
+        options = CallOptions(None, timeout_s, request_id)
+        answers = AnswerStream(self._connection, self._rag.ask(request, consistency_token, options))
+        if stream:
+            return answers
+        with answers:
+            return answers.result()
+
+    def ask_batch(
+        self,
+        questions: Iterable[str],
+        *,
+        collection: str = DEFAULT_COLLECTION,
+        model: str | None = None,
+        consistency_token: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+        **ask: Unpack[AskOptions],
+    ) -> AnswerBatch:
+        """Answers many questions in one call; one that fails has its error in its place."""
+        request = build_ask_batch(questions, collection, ask, model=model)
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._rag.ask_batch(request, consistency_token, options))
+
+    def conversation(
+        self, conversation: str, *, timeout_s: float | None = None, request_id: str | None = None
+    ) -> Conversation:
+        """What a conversation remembers."""
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._rag.conversation(conversation, options))
+
+    def delete_conversation(
+        self, conversation: str, *, timeout_s: float | None = None, request_id: str | None = None
+    ) -> None:
+        """Forgets a conversation."""
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(self._rag.delete_conversation(conversation, options))
+
+    def rag_load(self, *, timeout_s: float | None = None, request_id: str | None = None) -> RagLoad:
+        """What the RAG service is doing right now."""
+        return self._connection.run(self._rag.load(CallOptions(None, timeout_s, request_id)))
+
+    def consistency_token(self, collection: str | None = None) -> str:
+        """The newest token that the client has of a collection (None = of all), or an empty text.
+
+        Given to another client's read, it makes that read see this client's writes.
+        """
+        return self._retrieval.tokens.newest(collection)
 
     def close(self) -> None:
         """Cancels what is under way and closes the connections. May be called twice."""

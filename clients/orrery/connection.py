@@ -15,8 +15,9 @@ import grpc
 
 from orrery.channels import ChannelPool, channel_options
 from orrery.errors import CancelledError
+from orrery.methods import Method
 from orrery.settings import ClientSettings
-from orrery.steps import Pause, Send, Steps
+from orrery.steps import Metadata, Pause, Send, Steps
 
 __all__ = ["Connection"]
 
@@ -50,7 +51,7 @@ class Connection:
             while True:
                 try:
                     with self.calling():
-                        value = self._perform(effect, on_call)
+                        value = self.perform(effect, on_call)
                 except grpc.RpcError as failure:
                     effect = steps.throw(failure)
                 else:
@@ -60,6 +61,25 @@ class Connection:
             return result
         finally:
             steps.close()
+
+    def open_bidi(
+        self,
+        method: Method[Any, Any],
+        requests: Iterator[Any],
+        metadata: Metadata,
+        timeout_s: float | None,
+    ) -> Any:
+        """A call that streams both ways, an iterator of its answers. `cancel()` ends it.
+
+        gRPC takes the requests in a thread of its own.
+
+        Raises:
+            RuntimeError: The connection is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the client is closed")
+        rpc = self._current_pool().callable_for(method)
+        return rpc(requests, timeout=timeout_s, metadata=metadata)
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -77,7 +97,8 @@ class Connection:
         for channel in self._pool.drain():
             channel.close()
 
-    def _perform(self, effect: Send | Pause, on_call: Callable[[Any], None]) -> Any:
+    def perform(self, effect: Send | Pause, on_call: Callable[[Any], None] = _ignore) -> Any:
+        """Takes one step. Raises `grpc.RpcError`; `run` and `orrery.exchange` deal with it."""
         if isinstance(effect, Pause):
             time.sleep(effect.seconds)
             return None

@@ -17,9 +17,11 @@ import grpc
 from orrery.errors import InvalidRequestError
 
 __all__ = [
+    "DEFAULT_COLLECTION",
     "DEFAULT_TARGET",
     "DEFAULT_TIMEOUT_S",
     "ClientSettings",
+    "ServiceNames",
     "data_dir",
     "target_from_env",
     "valid_timeout_s",
@@ -27,8 +29,21 @@ __all__ = [
 
 DEFAULT_TARGET = "127.0.0.1:9000"
 DEFAULT_TIMEOUT_S = 120.0
+DEFAULT_COLLECTION = "default"
 _DEFAULT_DATA_DIR = ".orrery"
 _TLS_SCHEME = "grpcs://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceNames:
+    """Names of the applications that serve what is not text generation.
+
+    Empty = the target serves it without applications, as a plain gRPC server does.
+    """
+
+    embedding: str = "embedding"
+    retrieval: str = "retrieval"
+    rag: str = "rag"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,8 @@ class ClientSettings:
         num_channels: HTTP/2 connections the calls are spread over. The platform's load balancer
             allows 100 calls at once on each.
         credentials: TLS credentials; None = plain text.
+        services: Names of the other applications.
+        read_your_writes: Whether reads of a collection wait for the client's own writes to it.
     """
 
     target: str
@@ -54,6 +71,8 @@ class ClientSettings:
     max_retries: int = 4
     num_channels: int = 4
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    services: ServiceNames = ServiceNames()
+    read_your_writes: bool = True
 
     def __post_init__(self) -> None:
         valid_timeout_s(self.timeout_s)

@@ -1,15 +1,11 @@
-"""The calls of both clients, as steps: arguments -> request -> route -> attempts -> result.
-
-`Client` and `AsyncClient` differ only in how they carry the steps out. Arguments are checked when a
-method here is called, before any step is taken.
-"""
+"""Calls of the generation service, whose application is found by the model's name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from orrery.calls.common import CallOptions, StreamOpening, begin, then
 from orrery.errors import ModelNotFoundError
 from orrery.methods import (
     DETOKENIZE,
@@ -51,31 +47,14 @@ from orrery.settings import ClientSettings
 from orrery.steps import CallContext, Steps, send_with_retries
 from orrery.v1 import generation_pb2 as pb
 
-__all__ = ["CallOptions", "Calls", "StreamOpening"]
+__all__ = ["GenerationCalls"]
 
 ResponseT = TypeVar("ResponseT")
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
-    """What every call may be given. None = the client's default, or a new request id."""
-
-    model: str | None = None
-    timeout_s: float | None = None
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StreamOpening:
-    """A stream that has not begun: the id of its call, and the steps to its first message."""
-
-    request_id: str
-    steps: Steps[pb.GenerateResponse]
-
-
-class Calls:
-    """Every call to the platform. Holds the routes learnt, shared by all of them."""
+class GenerationCalls:
+    """Holds the routes learnt, shared by all calls."""
 
     def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
@@ -91,7 +70,7 @@ class Calls:
     ) -> StreamOpening:
         """Opens a stream of one prompt's completions."""
         request = build_generate(prompt, sampling, priority=priority)
-        context = self._begin(options)
+        context = begin(self._settings, options)
         steps = self._routed(GENERATE, request, options.model, context)
         return StreamOpening(context.request_id, steps)
 
@@ -135,7 +114,7 @@ class Calls:
 
     def model(self, options: CallOptions) -> Steps[ModelInfo]:
         """What a model is."""
-        context = self._begin(options)
+        context = begin(self._settings, options)
         route = yield from self._router.resolve(options.model, context)
         response = yield from self._routed(GET_MODEL, pb.GetModelRequest(), options.model, context)
         return parse_model(response, route.application)
@@ -146,12 +125,7 @@ class Calls:
 
     def applications(self, options: CallOptions) -> Steps[tuple[Application, ...]]:
         """Every application, with the model it serves or the error it answered."""
-        return self._router.applications(self._begin(options))
-
-    def _begin(self, options: CallOptions) -> CallContext:
-        return CallContext.begin(
-            self._settings, timeout_s=options.timeout_s, request_id=options.request_id
-        )
+        return self._router.applications(begin(self._settings, options))
 
     def _unary(
         self,
@@ -160,8 +134,8 @@ class Calls:
         parse: Callable[[ResponseT], ResultT],
         options: CallOptions,
     ) -> Steps[ResultT]:
-        context = self._begin(options)
-        return _then(self._routed(method, request, options.model, context), parse)
+        context = begin(self._settings, options)
+        return then(self._routed(method, request, options.model, context), parse)
 
     def _routed(
         self,
@@ -182,7 +156,3 @@ class Calls:
         except ModelNotFoundError:
             self._router.forget()
             raise
-
-
-def _then(steps: Steps[ResponseT], parse: Callable[[ResponseT], ResultT]) -> Steps[ResultT]:
-    return parse((yield from steps))

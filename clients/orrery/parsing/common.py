@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, Protocol, TypeVar
 
@@ -12,7 +12,15 @@ from orrery.errors import ERRORS_BY_REASON, InternalError, OrreryError
 from orrery.results.common import StageTiming, Timing, Usage
 from orrery.v1 import common_pb2
 
-__all__ = ["item_error", "same_fields", "timeline_of", "timing_of", "usage_of"]
+__all__ = [
+    "item_error",
+    "name_of",
+    "optional",
+    "same_fields",
+    "timeline_of",
+    "timing_of",
+    "usage_of",
+]
 
 ResultT = TypeVar("ResultT")
 
@@ -66,3 +74,13 @@ def item_error(error: _ItemError, request_id: str) -> OrreryError:
         field=error.field or None,
         request_id=request_id,
     )
+
+
+def name_of(choices: Mapping[str, int], value: int) -> str:
+    """The name of an enum's value; `unknown` for one that is newer than this client."""
+    return next((name for name, number in choices.items() if number == value), "unknown")
+
+
+def optional(message: Message, name: str) -> Any:
+    """The value of an optional field; None = it is not set."""
+    return getattr(message, name) if message.HasField(name) else None

@@ -1,0 +1,246 @@
+"""Documents into a collection, over a stream that is opened anew when it breaks, as steps.
+
+    source --take--> request --write--> [ in flight, in order ] --read--> result --emit-->
+
+A document stays in memory from when it is read until it is answered, and only so many are in
+flight. Answers come in the order of the documents. When the server goes away, the unanswered ones
+are sent again: a document that was written but not answered is then found unchanged. Knows nothing
+of files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import cast
+
+import grpc
+
+from orrery.calls.common import absence
+from orrery.consistency import ConsistencyTokens
+from orrery.documents import Document, DocumentSource, as_document
+from orrery.effects import DoneWriting, Emit, ExchangeSteps, Open, Read, Take, Work, Write
+from orrery.errors import (
+    ConnectionLostError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    OrreryError,
+    OverloadedError,
+    UnavailableError,
+)
+from orrery.methods import UPSERT
+from orrery.parsing.retrieval import parse_upsert
+from orrery.requests.documents import build_upsert
+from orrery.results import Timing, UpsertResult, Usage
+from orrery.retry import Deadline, RetryPolicy
+from orrery.status import FailedCall, is_said_by_server, to_error
+from orrery.steps import CallContext, Pause
+from orrery.v1 import retrieval_pb2 as pb
+
+__all__ = ["TakeRequest", "Upload", "Window", "read_document", "take_documents"]
+
+TakeRequest = Callable[[], ExchangeSteps[pb.UpsertRequest | UpsertResult | None]]
+"""Steps to the next request, or to the result of a document that cannot be sent; None = no more."""
+
+# How long a service may be away, without one document answered, before the upload gives up.
+_PATIENCE_S = 60.0
+_MANY = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much may be in flight: documents, and bytes of them (one always may)."""
+
+    max_documents: int = 32
+    max_bytes: int = 32 << 20
+
+
+class Upload:
+    """One upload; `steps` may be taken once."""
+
+    def __init__(
+        self,
+        context: CallContext,
+        application: str,
+        take: TakeRequest,
+        tokens: ConsistencyTokens,
+        window: Window = Window(),
+    ) -> None:
+        self._context = context
+        self._application = application
+        self._take = take
+        self._tokens = tokens
+        self._window = window
+        self._retry = _persistent(context.retry)
+        self._patience = Deadline(_PATIENCE_S)
+        self._retries = 0
+        self._sent: deque[tuple[pb.UpsertRequest, int]] = deque()  # in flight, with their bytes
+        self._again: deque[pb.UpsertRequest] = deque()  # to be sent before the source's next
+        self._setback: OrreryError | None = None  # a document failed for now: pause, then resend
+        self._source_ended = False
+        self._is_open = False
+        self._num_done = 0
+
+    def steps(self) -> ExchangeSteps[None]:
+        """Emits an `UpsertResult` for each document.
+
+        Raises:
+            OrreryError: The call failed for good; the documents not yet answered may or may not be
+                in the collection.
+        """
+        while True:
+            try:
+                if (yield from self._converse()):
+                    return
+                lost = ConnectionLostError(
+                    "the server ended the stream before every document was answered",
+                    request_id=self._context.request_id,
+                )
+                yield from self._recover(lost, None)
+            except grpc.RpcError as failure:
+                call = cast(FailedCall, failure)
+                error = to_error(call, request_id=self._context.request_id)
+                yield from self._recover(error, failure)
+
+    def _converse(self) -> ExchangeSteps[bool]:
+        """Until all is answered (True), or the server ends the stream too early (False)."""
+        while True:
+            yield from self._fill()
+            if not self._sent:
+                break
+            response = yield Read()
+            if response is None:
+                return False
+            yield from self._answered(response)
+        if self._is_open:
+            yield DoneWriting()
+            if (yield Read()) is not None:
+                raise self._out_of_step()
+        return True
+
+    def _fill(self) -> ExchangeSteps[None]:
+        """Sends until the window is full or there is nothing more to send."""
+        while self._again or not self._source_ended:
+            if self._setback is not None:
+                if self._sent:
+                    return
+                setback, self._setback = self._setback, None
+                yield from self._pause(setback, said_by_server=True)
+            if self._is_full():
+                return
+            request = self._again.popleft() if self._again else (yield from self._take())
+            if request is None:
+                self._source_ended = True
+            elif isinstance(request, UpsertResult):
+                yield from self._emit(request)
+            else:
+                yield from self._send(request)
+
+    def _send(self, request: pb.UpsertRequest) -> ExchangeSteps[None]:
+        # First of all, so that a call that breaks now finds it among the unanswered.
+        self._sent.append((request, request.ByteSize()))
+        if not self._is_open:
+            timeout_s = self._context.deadline.grpc_timeout()
+            if timeout_s == 0.0:
+                raise DeadlineExceededError(
+                    "the time was up before all documents were sent",
+                    request_id=self._context.request_id,
+                )
+            yield Open(UPSERT, self._context.metadata(self._application, timeout_s), timeout_s)
+            self._is_open = True
+        yield Write(request)
+
+    def _answered(self, response: pb.UpsertResponse) -> ExchangeSteps[None]:
+        request, _ = self._sent.popleft()
+        if response.document_id != request.document.id:
+            raise self._out_of_step()
+        result = parse_upsert(response, self._context.request_id, 0)
+        if self._is_passing(result):
+            self._again.append(request)
+            self._setback = result.error
+            return
+        self._tokens.saw(request.collection, result.consistency_token)
+        if result.status != "failed":
+            self._retries = 0
+            self._patience = Deadline(_PATIENCE_S)
+        yield from self._emit(result)
+
+    def _is_passing(self, result: UpsertResult) -> bool:
+        """Whether a document failed for a reason that is worth waiting for."""
+        if not isinstance(result.error, UnavailableError | OverloadedError):
+            return False
+        return self._delay_s(result.error, said_by_server=True) is not None
+
+    def _emit(self, result: UpsertResult) -> ExchangeSteps[None]:
+        self._num_done += 1
+        yield Emit(replace(result, num_done=self._num_done))
+
+    def _recover(self, error: OrreryError, cause: grpc.RpcError | None) -> ExchangeSteps[None]:
+        """After the call broke: pauses, and prepares to send again what was not answered."""
+        self._again.extendleft(request for request, _ in reversed(self._sent))
+        self._sent.clear()
+        self._is_open = False
+        self._setback = None
+        if cause is not None:
+            error.__cause__ = cause
+        said = cause is not None and is_said_by_server(cast(FailedCall, cause))
+        yield from self._pause(error, said_by_server=said)
+
+    def _pause(self, error: OrreryError, *, said_by_server: bool) -> ExchangeSteps[None]:
+        delay_s = self._delay_s(error, said_by_server=said_by_server)
+        if delay_s is None:
+            raise absence(error, self._application) or error
+        self._retries += 1
+        yield Pause(delay_s)
+
+    def _delay_s(self, error: OrreryError, *, said_by_server: bool) -> float | None:
+        delay_s = self._retry.delay_s(error, retries=self._retries, said_by_server=said_by_server)
+        left_s = min(self._context.deadline.remaining_s(), self._patience.remaining_s())
+        return None if delay_s is None or delay_s >= left_s else delay_s
+
+    def _is_full(self) -> bool:
+        if len(self._sent) >= self._window.max_documents:
+            return True
+        return sum(size for _, size in self._sent) >= self._window.max_bytes
+
+    def _out_of_step(self) -> InternalError:
+        return InternalError(
+            "the server's answers do not match the documents sent",
+            request_id=self._context.request_id,
+        )
+
+
+def _persistent(retry: RetryPolicy) -> RetryPolicy:
+    """As often as patience allows, unless the client is not to repeat anything."""
+    return replace(retry, max_retries=_MANY) if retry.max_retries else retry
+
+
+def take_documents(collection: str, context: CallContext) -> TakeRequest:
+    """Takes documents from the caller's source, as requests."""
+
+    def take() -> ExchangeSteps[pb.UpsertRequest | UpsertResult | None]:
+        source: DocumentSource | None = yield Take()
+        if source is None:
+            return None
+        return (yield from read_document(collection, as_document(source), context))
+
+    return take
+
+
+def read_document(
+    collection: str, document: Document, context: CallContext, *, max_bytes: int | None = None
+) -> ExchangeSteps[pb.UpsertRequest | UpsertResult]:
+    """Steps to a document's request, or to its failure where it cannot be read or sent."""
+    build = partial(build_upsert, collection, document, max_bytes=max_bytes)
+    try:
+        if not isinstance(document.content, os.PathLike):
+            return build()
+        request: pb.UpsertRequest = yield Work(build)
+    except InvalidRequestError as error:
+        error.request_id = context.request_id
+        return UpsertResult(document.id, "failed", error, 0, "", 0, Usage(), Timing())
+    return request
