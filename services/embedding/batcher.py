@@ -5,11 +5,12 @@
     run(jobs) ──┘    (bounded)                             within the token budget        (worker)
 
 While a batch is computed the next one gathers, so an idle service adds no delay and a busy one
-batches by itself. Turns are given by start-time fair queueing (Goyal, Vin and Cheng 1996): a call
-with one input does not wait behind a call with a thousand. A batch always holds the input whose
-turn it is, so none starves. Equal inputs, by key, are computed once for all who wait for them. An
-input that nobody waits for any more leaves the queue at once. Knows nothing of models, texts,
-gRPC or Ray.
+batches by itself. Turns are those of fair queueing: an input's turn is the virtual time at which a
+server that gave all calls equal shares would begin with it (Demers, Keshav and Shenker 1989). So a
+call with one input does not wait behind a call with a thousand, and calls with one input are first
+come, first served. A batch always holds the input whose turn it is: none starves. Equal inputs, by
+key, are computed once for all who wait for them. An input that nobody waits for any more leaves the
+queue at once. Knows nothing of models, texts, gRPC or Ray.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class _Entry:
     key: bytes
     num_tokens: int
     payload: object
-    turn: int
+    turn: float  # virtual time, in tokens
     arrival_s: float
     waiters: dict[_Caller, list[int]] = field(default_factory=dict)
     running: bool = False
@@ -131,7 +132,8 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._queue: list[_Entry] = []  # by turn
         self._by_key: dict[bytes, _Entry] = {}  # waiting and running
         self._running: list[_Entry] = []
-        self._virtual_time = 0
+        self._virtual_time = 0.0
+        self._num_callers = 0
         self._num_failures = 0
         self._start_is_due = False
         self._closed = False
@@ -165,6 +167,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         self._admit(len(jobs))
         done = asyncio.get_running_loop().create_future()
         caller = _Caller(deadline_s, arrival_s, done, [None] * len(jobs), len(jobs))
+        self._num_callers += 1
         self._enqueue(caller, jobs)
         try:
             async with asyncio.timeout(max(0.0, deadline_s - arrival_s)):
@@ -172,6 +175,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         except TimeoutError:
             raise _expired() from None
         finally:
+            self._num_callers -= 1
             self._leave(caller)
             if done.done() and not done.cancelled():
                 done.exception()  # seen, also where the task was cancelled in the same moment
@@ -207,7 +211,6 @@ class Batcher(Generic[PayloadT, ResultT]):
         turn = self._virtual_time
         added = []
         for place, job in enumerate(jobs):
-            turn += job.num_tokens
             entry = self._by_key.get(job.key)
             if entry is None:
                 entry = _Entry(job.key, job.num_tokens, job.payload, turn, caller.arrival_s)
@@ -217,6 +220,7 @@ class Batcher(Generic[PayloadT, ResultT]):
                 entry.turn = turn
             if entry.running and caller.started_s is None:
                 caller.started_s = caller.arrival_s
+            turn += job.num_tokens
             places = entry.waiters.get(caller)
             if places is None:
                 entry.waiters[caller] = [place]
@@ -304,11 +308,12 @@ class Batcher(Generic[PayloadT, ResultT]):
         window = self._queue[:size]
         if not window:
             return []
-        first = window[0]
-        self._virtual_time = max(self._virtual_time, first.turn - first.num_tokens)
         batch = _neighbours(window, self._max_tokens)
         for entry in batch:
             entry.running = True
+        # Time runs at the pace at which each of the calls would get its share.
+        num_tokens = sum(entry.num_tokens for entry in batch)
+        self._virtual_time += num_tokens / max(1, self._num_callers)
         self._queue[:size] = [entry for entry in window if not entry.running]
         return batch
 

@@ -26,6 +26,9 @@ __all__ = ["PairScorer", "ScorerOptions", "TokenizedPair"]
 
 Scores = npt.NDArray[np.float32]
 
+# A tokenizer without a limit of its own says something like 1e30.
+_NO_LIMIT = 1 << 24
+
 
 @dataclass(frozen=True, slots=True)
 class ScorerOptions:
@@ -60,8 +63,7 @@ class PairScorer:
         hf_tokenizer = self._model.tokenizer
         if not getattr(hf_tokenizer, "is_fast", False):
             raise ModelFolderError(f"{folder}: expected a tokenizer.json")
-        own = int(self._model.max_length)
-        limit = own if options.max_pair_tokens is None else min(options.max_pair_tokens, own)
+        limit = _max_pair_tokens(self._model, options, folder)
         self._tokenizer = Tokenizer.from_str(hf_tokenizer.backend_tokenizer.to_str())
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(
@@ -95,6 +97,15 @@ class PairScorer:
         logits = self._model(features)["scores"].float()
         scores: Scores = self._model.activation_fn(logits).reshape(len(pairs)).cpu().numpy()
         return scores
+
+
+def _max_pair_tokens(model: Any, options: ScorerOptions, folder: Path) -> int:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    known = [limit for limit in (model.max_seq_length, positions) if limit]
+    wanted = options.max_pair_tokens or min(known, default=_NO_LIMIT)
+    if wanted >= _NO_LIMIT:
+        raise ModelFolderError(f"{folder}: says no context length; set max_pair_tokens")
+    return int(min([wanted, *known]))
 
 
 def _load(folder: Path, options: ScorerOptions) -> Any:

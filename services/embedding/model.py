@@ -127,8 +127,9 @@ class TextEncoder:
     def _try_out(self, whole_context: bool) -> int:
         """The number of dimensions. Raises `ModelFolderError` where the context does not fit."""
         length = self.tokenizer.max_content_tokens if whole_context else 1
+        token_id = 0 if self._pad_id else 1  # padding would have no position
         try:
-            return int(self.embed([self.tokenizer.build([0] * length)]).shape[1])
+            return int(self.embed([self.tokenizer.build([token_id] * length)]).shape[1])
         except (IndexError, RuntimeError) as error:
             raise ModelFolderError(
                 f"max_input_tokens: the model cannot read {self.tokenizer.max_input_tokens} tokens"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -145,9 +146,9 @@ async def on_platform(target: str) -> AsyncIterator[ServedEmbedding]:
         yield ServedEmbedding(channel, (("application", APPLICATION),), exact=False)
 
 
-def platform_target(fixture: object) -> str:
-    """Of the platform named in the environment, else of the `platform` fixture's."""
+def platform_target(start_platform: Callable[[], Any]) -> str:
+    """Of the platform named in the environment, else of one that is started."""
     if TARGET_VARIABLE in os.environ:
         return os.environ[TARGET_VARIABLE]
-    target: str = fixture.grpc_target  # type: ignore[attr-defined]
+    target: str = start_platform().grpc_target
     return target
