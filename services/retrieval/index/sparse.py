@@ -60,6 +60,8 @@ class SparseIndex:
         ]
 
     def _terms(self, term_ids: Sequence[int]) -> list[_Term]:
+        if not self._views:
+            return []
         repetitions = Counter(term_ids)
         ids = np.array(list(repetitions), dtype=np.int64)
         bounds = [view.segment.postings.bounds(ids) for view in self._views]
