@@ -11,12 +11,27 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from services.gateway.catalog import Catalog
 from services.gateway.config import GatewayConfig
 from services.gateway.deps import Gateway
 from services.gateway.errors import error_response, refused, validation_refusal
 from services.gateway.middleware import Observe, RequestGuard
-from services.gateway.routes import chat, completions, models, status, tokens
+from services.gateway.routes import (
+    chat,
+    collections,
+    completions,
+    documents,
+    embeddings,
+    file_batches,
+    files,
+    models,
+    rag,
+    rerank,
+    search,
+    status,
+    tokens,
+    vector_store_files,
+    vector_stores,
+)
 from services.gateway.upstream import Upstream
 from services.runtime.auth import Authenticator
 from services.runtime.errors import OrreryError
@@ -24,11 +39,30 @@ from services.runtime.errors import OrreryError
 __all__ = ["create_api"]
 
 _DESCRIPTION = """
-Text generation with the models that this platform serves, compatible with OpenAI's API.
+Text generation, embeddings, retrieval and answers from documents with the models that this platform
+serves; where OpenAI's API has the same thing, in its shapes.
 Every error has the shape `{"error": {"message", "type", "param", "code"}}`. A parameter that is not
 supported is refused by name, never ignored. Headers: `authorization: Bearer <key>` where keys are
 configured; `x-request-id` names a request; `x-timeout-ms` is its deadline.
 """
+
+_ROUTES = (
+    chat,
+    completions,
+    embeddings,
+    rerank,
+    models,
+    tokens,
+    collections,
+    documents,
+    search,
+    rag,
+    files,
+    vector_stores,
+    vector_store_files,
+    file_batches,
+    status,
+)
 
 
 def _unobserved(_route: str, _status: int, _duration_s: float) -> None:
@@ -61,11 +95,9 @@ def create_api(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    api.state.gateway = Gateway(
-        config, upstream, Catalog(upstream, config.applications, config.catalog_ttl_s)
-    )
-    for router in (chat.router, completions.router, models.router, tokens.router, status.router):
-        api.include_router(router)
+    api.state.gateway = Gateway.of(config, upstream)
+    for routes in _ROUTES:
+        api.include_router(routes.router)
     api.add_middleware(
         RequestGuard,
         authenticator=authenticator,

@@ -12,10 +12,10 @@ from ray import serve
 
 from services.gateway.api import create_api
 from services.gateway.config import GatewayConfig
-from services.gateway.grpc_upstream import GrpcUpstream
 from services.gateway.metrics import HttpMetrics
 from services.runtime.config import Settings, config_from_args
 from services.runtime.logging import configure_logging
+from services.runtime.peer import Peer
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -31,7 +31,7 @@ class Gateway:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this in the replica, and runs the lifespan of what it gets."""
-        upstream = GrpcUpstream(
+        upstream = Peer(
             self._config.grpc_target,
             num_channels=self._config.num_channels,
             max_retries=self._config.max_retries,

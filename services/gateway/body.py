@@ -5,19 +5,22 @@ FastAPI's own reading would buffer any size, and answers in a shape that is not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from email.message import Message
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from services.gateway.errors import CLIENT_LEFT, RequestRefused
+from services.gateway.errors import CLIENT_LEFT, RequestRefused, validation_refusal
 
-__all__ = ["JsonRoute"]
+__all__ = ["JsonRoute", "limited_stream", "media_type_of", "read_json", "validated"]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class JsonRequest(Request):
@@ -46,9 +49,8 @@ class JsonRequest(Request):
         # A form's type is what curl sends unless told otherwise: say so instead of guessing.
         message = Message()
         message["content-type"] = self.headers.get("content-type", "")
-        kind = message.get_content_type()
         charset = message.get_content_charset("utf-8")
-        if kind != "application/json" or charset not in ("utf-8", "utf8"):
+        if media_type_of(self) != "application/json" or charset not in ("utf-8", "utf8"):
             raise RequestRefused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 "expected the header 'content-type: application/json'",
@@ -57,22 +59,48 @@ class JsonRequest(Request):
             )
 
     async def _read(self, limit: int) -> bytes:
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            raise _too_large(limit)
-        chunks: list[bytes] = []
-        size = 0
-        try:
-            async for chunk in self.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                chunks.append(chunk)
-        except ClientDisconnect:
-            raise RequestRefused(
-                CLIENT_LEFT, "the client left before its request was whole", code="client_left"
-            ) from None
-        return b"".join(chunks)
+        return b"".join([chunk async for chunk in limited_stream(self, limit)])
+
+
+async def limited_stream(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives. Raises `RequestRefused` as soon as it is known to be too large."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            yield chunk
+    except ClientDisconnect:
+        raise RequestRefused(
+            CLIENT_LEFT, "the client left before its request was whole", code="client_left"
+        ) from None
+
+
+def media_type_of(request: Request) -> str:
+    """The type of the body, in lower case and without parameters."""
+    message = Message()
+    message["content-type"] = request.headers.get("content-type", "")
+    return message.get_content_type()
+
+
+async def read_json(request: Request, model: type[ModelT]) -> ModelT:
+    """The body, where a route takes others, too. The route's class is `JsonRoute`."""
+    assert isinstance(request, JsonRequest)
+    return validated(model, await request.json())
+
+
+def validated(model: type[ModelT], value: Any) -> ModelT:
+    """What a client sent, checked. Raises `RequestRefused`, naming the field."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        details[0]["loc"] = ("body", *details[0]["loc"])
+        raise validation_refusal(details) from None
 
 
 def _too_large(limit: int) -> RequestRefused:

@@ -1,6 +1,7 @@
 """Which models are served, and by which application: asked of the applications, never assumed.
 
-Knows nothing of HTTP. What an application said is believed for `ttl_s`; while it does not answer,
+Knows nothing of HTTP, nor of what kind the models are: there is one catalog
+for each kind. What an application said is believed for `ttl_s`; while it does not answer,
 what it said last stands, so that calls meet its own error and not a false "no such model".
 """
 
@@ -8,14 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from orrery.v1 import generation_pb2 as pb
-from services.gateway.upstream import Caller, Upstream
+from services.gateway.upstream import Caller
 from services.runtime.errors import ModelNotFound, NotReady, OrreryError
 
 __all__ = ["Catalog", "ServedModel"]
+
+
+class ModelInfo(Protocol):
+    """What every application says about its model."""
+
+    model: str
+    weight_hash: str
+
+
+InfoT = TypeVar("InfoT", bound=ModelInfo)
 
 # One application that hangs must not use up the whole time of a request.
 _ASK_TIMEOUT_S = 5.0
@@ -24,11 +35,11 @@ _ASK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
+class ServedModel(Generic[InfoT]):
     """A model and the application that serves it."""
 
     application: str
-    info: pb.GetModelResponse
+    info: InfoT
 
     @property
     def name(self) -> str:
@@ -40,24 +51,32 @@ class ServedModel:
         return f"fp_{self.info.weight_hash[:12]}"
 
 
-class Catalog:
-    """Finds the application of a model by the model's name, an alias, or the application's name."""
+class Catalog(Generic[InfoT]):
+    """Finds the application of a model by the model's name, an alias, or the application's name.
 
-    def __init__(self, upstream: Upstream, applications: Sequence[str], ttl_s: float) -> None:
-        self._upstream = upstream
+    `ask` asks an application about the model of a name, or about its own by the empty one.
+    """
+
+    def __init__(
+        self,
+        applications: Sequence[str],
+        ttl_s: float,
+        ask: Callable[[str, str, Caller], Awaitable[InfoT]],
+    ) -> None:
         self._applications = tuple(applications)
         self._ttl_s = ttl_s
-        self._models: dict[str, ServedModel] = {}  # by application
+        self._ask_application = ask
+        self._models: dict[str, ServedModel[InfoT]] = {}  # by application
         self._silent: set[str] = set()  # applications that did not answer when last asked
         self._asked_at: float | None = None
         self._asking = asyncio.Lock()
 
-    async def models(self, caller: Caller) -> list[ServedModel]:
+    async def models(self, caller: Caller) -> list[ServedModel[InfoT]]:
         """Every model that is known to be served, in the order of the applications."""
         await self._refresh(caller)
         return [self._models[name] for name in self._applications if name in self._models]
 
-    async def find(self, name: str, caller: Caller) -> ServedModel:
+    async def find(self, name: str, caller: Caller) -> ServedModel[InfoT]:
         """The model of that name.
 
         Raises `ModelNotFound`, or `NotReady` while an application that might serve it is silent.
@@ -74,11 +93,10 @@ class Catalog:
             silent = ", ".join(sorted(self._silent))
             raise NotReady(f"cannot tell whether {name[:128]!r} is served: no answer from {silent}")
         known = ", ".join(repr(model.name) for model in models)
-        raise ModelNotFound(
-            f"the model {name[:128]!r} does not exist; expected one of {known}", field="model"
-        )
+        expected = f"expected one of {known}" if known else "no model of this kind is served"
+        raise ModelNotFound(f"the model {name[:128]!r} does not exist; {expected}", field="model")
 
-    async def _find_alias(self, name: str, caller: Caller) -> ServedModel | None:
+    async def _find_alias(self, name: str, caller: Caller) -> ServedModel[InfoT] | None:
         """Only an application knows its aliases."""
         for application in self._applications:
             info = await self._ask(application, name, caller)
@@ -108,12 +126,8 @@ class Catalog:
             self._models[application] = ServedModel(application, info)
             self._silent.discard(application)
 
-    async def _ask(
-        self, application: str, model: str, caller: Caller
-    ) -> pb.GetModelResponse | None:
+    async def _ask(self, application: str, model: str, caller: Caller) -> InfoT | None:
         try:
-            return await self._upstream.get_model(
-                application, pb.GetModelRequest(model=model), caller.within_s(_ASK_TIMEOUT_S)
-            )
+            return await self._ask_application(application, model, caller.within_s(_ASK_TIMEOUT_S))
         except OrreryError:
             return None  # silent, or not its model

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["GatewayConfig"]
 
@@ -19,10 +19,16 @@ class GatewayConfig(BaseModel):
     grpc_target: str = "127.0.0.1:9000"
     # Generation applications to expose; the models they serve are asked of them.
     applications: tuple[_Name, ...] = Field(default=("llama", "gpt"), min_length=1)
+    # The other services to expose. Empty: this gateway has none, and its routes say so with 404.
+    embedding_applications: tuple[_Name, ...] = ()
+    retrieval_application: _Name | Literal[""] = ""
+    rag_application: _Name | Literal[""] = ""
     # Time of a request that names none, and the longest one that may be asked for.
     default_timeout_s: float = Field(default=600.0, gt=0)
     max_timeout_s: float = Field(default=3600.0, gt=0)
+    # Of a JSON body, and of a form with a file. The services take messages of at most 16 MiB.
     max_body_bytes: int = Field(default=8 << 20, ge=1024)
+    max_upload_bytes: int = Field(default=12 << 20, ge=1024, le=15 << 20)
     # How long what an application says about its model is believed.
     catalog_ttl_s: float = Field(default=10.0, ge=0)
     # How long `/ready` waits for one service.
@@ -31,9 +37,24 @@ class GatewayConfig(BaseModel):
     max_retries: int = Field(default=2, ge=0)
     num_channels: int = Field(default=4, ge=1)
 
-    @field_validator("applications")
+    @field_validator("applications", "embedding_applications")
     @classmethod
     def _names_are_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
             raise ValueError("expected different names")
         return value
+
+    @model_validator(mode="after")
+    def _kinds_are_different_applications(self) -> GatewayConfig:
+        if len(set(self.all_applications)) != len(self.all_applications):
+            raise ValueError("expected each application to be of one kind")
+        return self
+
+    @property
+    def all_applications(self) -> tuple[str, ...]:
+        """Every application behind this gateway, of whatever kind."""
+        return (
+            *self.applications,
+            *self.embedding_applications,
+            *(name for name in (self.retrieval_application, self.rag_application) if name),
+        )

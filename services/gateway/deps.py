@@ -7,21 +7,51 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from services.gateway import headers
+from orrery import methods
+from orrery.v1 import embedding_pb2, generation_pb2
+from services.gateway import consistency, headers
 from services.gateway.catalog import Catalog
 from services.gateway.config import GatewayConfig
-from services.gateway.upstream import Caller, Upstream
+from services.gateway.upstream import Caller, Service, Upstream
 
-__all__ = ["CallerDep", "Gateway", "GatewayDep"]
+__all__ = ["CallerDep", "ConsistencyDep", "Gateway", "GatewayDep"]
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The parts that live as long as the app."""
+    """The parts that live as long as the app. `catalog` has the generation models."""
 
     config: GatewayConfig
     upstream: Upstream
-    catalog: Catalog
+    catalog: Catalog[generation_pb2.GetModelResponse]
+    embedding_catalog: Catalog[embedding_pb2.GetEmbeddingModelResponse]
+    retrieval: Service
+    rag: Service
+
+    @classmethod
+    def of(cls, config: GatewayConfig, upstream: Upstream) -> Gateway:
+        """The parts over one upstream."""
+
+        async def ask_generation(
+            application: str, model: str, caller: Caller
+        ) -> generation_pb2.GetModelResponse:
+            request = generation_pb2.GetModelRequest(model=model)
+            return await upstream.unary(application, methods.GET_MODEL, request, caller)
+
+        async def ask_embedding(
+            application: str, model: str, caller: Caller
+        ) -> embedding_pb2.GetEmbeddingModelResponse:
+            request = embedding_pb2.GetEmbeddingModelRequest(model=model)
+            return await upstream.unary(application, methods.GET_EMBEDDING_MODEL, request, caller)
+
+        return cls(
+            config,
+            upstream,
+            Catalog(config.applications, config.catalog_ttl_s, ask_generation),
+            Catalog(config.embedding_applications, config.catalog_ttl_s, ask_embedding),
+            Service("retrieval", config.retrieval_application, upstream),
+            Service("RAG", config.rag_application, upstream),
+        )
 
 
 def _gateway(request: Request) -> Gateway:
@@ -34,5 +64,11 @@ def _caller(request: Request) -> Caller:
     return headers.caller(request.headers, state.request_id, state.arrived_s, config)
 
 
+def _consistency_token(request: Request) -> str:
+    return consistency.token_of(request)
+
+
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 CallerDep = Annotated[Caller, Depends(_caller)]
+# What the client's reads must see, by header or cookie; empty = whatever is there.
+ConsistencyDep = Annotated[str, Depends(_consistency_token)]

@@ -18,14 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from services.runtime.errors import (
+    AlreadyExists,
     CollectionNotFound,
     ContextTooLong,
+    DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     OrreryError,
     Overloaded,
     PermissionDenied,
     RateLimited,
+    ResourceNotFound,
+    ServiceNotFound,
     Unauthenticated,
     kind_of,
 )
@@ -49,7 +53,10 @@ _OPENAI_KINDS: Mapping[type[OrreryError], tuple[str, str | None]] = MappingProxy
         InvalidRequest: ("invalid_request_error", "invalid_value"),
         ContextTooLong: ("invalid_request_error", "context_length_exceeded"),
         ModelNotFound: ("invalid_request_error", "model_not_found"),
-        CollectionNotFound: ("invalid_request_error", "collection_not_found"),
+        CollectionNotFound: ("invalid_request_error", None),
+        ResourceNotFound: ("invalid_request_error", None),
+        ServiceNotFound: ("invalid_request_error", None),
+        AlreadyExists: ("invalid_request_error", None),
         Unauthenticated: ("invalid_request_error", "invalid_api_key"),
         PermissionDenied: ("invalid_request_error", "permission_denied"),
         Overloaded: ("rate_limit_error", "server_overloaded"),
@@ -102,7 +109,10 @@ def error_body(error: Exception) -> dict[str, Any]:
     """The body for an error of the taxonomy or an HTTP one."""
     if isinstance(error, OrreryError):
         kind, code = _openai_kind(error)
-        return _body(error.message, kind, error.field, code or kind_of(error).reason.lower())
+        message = error.message
+        if isinstance(error, DeadlineExceeded) and error.stage is not None:
+            message = f"{message} (stage: {error.stage})"
+        return _body(message, kind, error.field, code or kind_of(error).reason.lower())
     assert isinstance(error, HTTPException)
     return _body(
         str(error.detail),
@@ -161,7 +171,7 @@ def _expected(error: ErrorDetails) -> str:
     template = _EXPECTED.get(error["type"])
     if template is not None:
         return template.format(**error.get("ctx", {}))
-    message = error["msg"].replace("Input should be", "expected")
+    message = error["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
     return message[:1].lower() + message[1:]
 
 

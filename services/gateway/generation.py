@@ -10,20 +10,19 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
+from orrery import methods
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
 from services.gateway.catalog import ServedModel
-from services.gateway.upstream import Caller, Upstream
-from services.runtime.errors import ERROR_TABLE, Internal, InvalidRequest, OrreryError
+from services.gateway.field_names import as_client_wrote
+from services.gateway.upstream import Caller, Upstream, error_of_item
+from services.runtime.errors import Internal, InvalidRequest, OrreryError
 
-__all__ = ["Job", "as_client_wrote", "complete", "stream"]
+__all__ = ["Job", "complete", "stream"]
 
 # Prompts of one streamed request that are with the service at the same time.
 _MAX_STREAMS = 32
-
-_BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Job:
     `field_names` says what the client called a field that the service calls otherwise.
     """
 
-    model: ServedModel
+    model: ServedModel[pb.GetModelResponse]
     prompts: Sequence[common_pb2.Prompt]
     sampling: pb.SamplingParams
     caller: Caller
@@ -55,10 +54,12 @@ async def complete(upstream: Upstream, job: Job) -> Sequence[pb.BatchResult]:
         model=job.model.name, prompts=job.prompts, sampling=job.sampling, priority=job.priority
     )
     try:
-        response = await upstream.generate_batch(job.model.application, request, job.caller)
+        response = await upstream.unary(
+            job.model.application, methods.GENERATE_BATCH, request, job.caller
+        )
         for result in response.results:
             if result.HasField("error"):
-                raise _prompt_error(result.error)
+                raise error_of_item(result.error)
     except OrreryError as error:
         raise as_client_wrote(error, job.field_names) from error.__cause__
     return response.results
@@ -77,17 +78,6 @@ async def stream(
         raise as_client_wrote(error, job.field_names) from error.__cause__
 
 
-def as_client_wrote(error: OrreryError, field_names: Mapping[str, str]) -> OrreryError:
-    """The same error with its field named, in the message too, as the client named it."""
-    theirs = field_names.get(error.field or "")
-    if theirs is not None and error.field is not None:
-        prefix = f"{error.field}: "
-        if error.message.startswith(prefix):
-            error.message = f"{theirs}: {error.message.removeprefix(prefix)}"
-        error.field = theirs
-    return error
-
-
 async def _one(
     upstream: Upstream, job: Job, index: int
 ) -> AsyncGenerator[tuple[int, pb.GenerateResponse], None]:
@@ -100,7 +90,8 @@ async def _one(
     caller = job.caller
     if len(job.prompts) > 1:
         caller = replace(caller, request_id=f"{caller.request_id}-{index}")
-    async with aclosing(upstream.generate(job.model.application, request, caller)) as responses:
+    responses = upstream.server_stream(job.model.application, methods.GENERATE, request, caller)
+    async with aclosing(responses):
         async for response in responses:
             yield index, response
 
@@ -143,8 +134,3 @@ async def _merged(
         for task in pumps:
             task.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-
-
-def _prompt_error(error: pb.PromptError) -> OrreryError:
-    kind = _BY_REASON.get(error.reason, Internal)
-    return kind(error.message, field=error.field or None)

@@ -25,6 +25,7 @@ HEADERS: Mapping[bytes, bytes] = MappingProxyType(
 )
 
 
-def event(data: Any) -> bytes:
+def event(data: Any, name: str | None = None) -> bytes:
     """One event whose data is `data` as JSON, which holds no line break."""
-    return b"data: " + orjson.dumps(data) + b"\n\n"
+    kind = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return kind + b"data: " + orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n\n"

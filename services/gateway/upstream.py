@@ -1,50 +1,138 @@
-"""The services behind the gateway, as the rest of it sees them. Knows nothing of HTTP or gRPC.
+"""The services behind the gateway, as the rest of it sees them. Knows nothing of HTTP.
 
-`grpc_upstream.py` is the real one; `app.py` injects it. Every method raises the taxonomy's errors,
-and cancelling it cancels the call it made.
+`services.runtime.peer.Peer` is the real `Upstream`; `app.py` injects it. Every method raises the
+taxonomy's errors, and cancelling it cancels the call it made.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol, TypeVar
 
-from orrery.v1 import generation_pb2 as pb
+from google.protobuf.message import Message
+
+from orrery.methods import Method
+from services.gateway.field_names import as_client_wrote
+from services.runtime.errors import ERROR_TABLE, Internal, OrreryError, ServiceNotFound
 from services.runtime.peer import Caller
 
-__all__ = ["Caller", "Upstream"]
+__all__ = ["Caller", "Service", "Upstream", "error_of_item"]
+
+RequestT = TypeVar("RequestT", bound=Message)
+ResponseT = TypeVar("ResponseT")
+
+_BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Upstream(Protocol):
-    """One method per RPC; `application` chooses the service."""
+    """Calls by method; `application` chooses the service."""
 
-    def generate(
-        self, application: str, request: pb.GenerateRequest, caller: Caller
-    ) -> AsyncGenerator[pb.GenerateResponse, None]:
-        """Streams one prompt's completions. Closing it cancels the call."""
+    async def unary(
+        self,
+        application: str,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        caller: Caller,
+    ) -> ResponseT:
+        """One answer."""
 
-    async def generate_batch(
-        self, application: str, request: pb.GenerateBatchRequest, caller: Caller
-    ) -> pb.GenerateBatchResponse:
-        """Completes many prompts; one that fails has its error in its result."""
+    def server_stream(
+        self,
+        application: str,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        caller: Caller,
+    ) -> AsyncGenerator[ResponseT, None]:
+        """Answers as they come. Closing it cancels the call."""
 
-    async def tokenize(
-        self, application: str, request: pb.TokenizeRequest, caller: Caller
-    ) -> pb.TokenizeResponse:
-        """Token ids of a prompt, and each token's text."""
-
-    async def detokenize(
-        self, application: str, request: pb.DetokenizeRequest, caller: Caller
-    ) -> pb.DetokenizeResponse:
-        """The text of token ids."""
-
-    async def get_model(
-        self, application: str, request: pb.GetModelRequest, caller: Caller
-    ) -> pb.GetModelResponse:
-        """What the application serves."""
-
-    async def check_health(self, application: str, caller: Caller) -> None:
-        """Returns when the application serves; raises otherwise. Needs no key."""
+    def bidi_stream(
+        self,
+        application: str,
+        method: Method[RequestT, ResponseT],
+        requests: AsyncIterable[RequestT],
+        caller: Caller,
+    ) -> AsyncGenerator[ResponseT, None]:
+        """Answers as they come while requests are sent. Closing it cancels the call."""
 
     async def close(self) -> None:
         """Ends all calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One application of the platform, which a gateway may be configured without.
+
+    Every method raises `ServiceNotFound` where `application` is empty. `names` says what the
+    client called a field that the service calls otherwise.
+    """
+
+    kind: str
+    application: str
+    upstream: Upstream
+
+    async def call(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        caller: Caller,
+        names: Mapping[str, str] = _NO_NAMES,
+    ) -> ResponseT:
+        """One answer."""
+        try:
+            return await self.upstream.unary(self._found(), method, request, caller)
+        except OrreryError as error:
+            raise as_client_wrote(error, names) from error.__cause__
+
+    async def stream(
+        self,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        caller: Caller,
+        names: Mapping[str, str] = _NO_NAMES,
+    ) -> AsyncGenerator[ResponseT, None]:
+        """Answers as they come."""
+        try:
+            answers = self.upstream.server_stream(self._found(), method, request, caller)
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+        except OrreryError as error:
+            raise as_client_wrote(error, names) from error.__cause__
+
+    async def exchange(
+        self,
+        method: Method[RequestT, ResponseT],
+        requests: AsyncIterable[RequestT],
+        caller: Caller,
+        names: Mapping[str, str] = _NO_NAMES,
+    ) -> list[ResponseT]:
+        """All answers to a stream of requests."""
+        try:
+            answers = self.upstream.bidi_stream(self._found(), method, requests, caller)
+            async with aclosing(answers):
+                return [answer async for answer in answers]
+        except OrreryError as error:
+            raise as_client_wrote(error, names) from error.__cause__
+
+    def _found(self) -> str:
+        if not self.application:
+            raise ServiceNotFound(f"this gateway is configured without a {self.kind} service")
+        return self.application
+
+
+class _ItemError(Protocol):
+    """How a service reports that one of many failed."""
+
+    reason: str
+    message: str
+    field: str
+
+
+def error_of_item(item: _ItemError) -> OrreryError:
+    """What a call of its own would have raised."""
+    kind = _BY_REASON.get(item.reason, Internal)
+    return kind(item.message, field=item.field or None)

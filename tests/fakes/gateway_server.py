@@ -22,8 +22,8 @@ import uvicorn
 
 from services.gateway.api import create_api
 from services.gateway.config import GatewayConfig
-from services.gateway.grpc_upstream import GrpcUpstream
 from services.runtime.auth import Authenticator
+from services.runtime.peer import Peer
 from tests.fakes.generation_server import MODEL_NAME, generation_server
 from tests.fakes.toy_backend import ToyBackend
 
@@ -52,7 +52,7 @@ def gateway_server(
         stop = asyncio.Event()
         stop_from_outside = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
         async with generation_server(backend, api_keys=api_keys) as services:
-            upstream = GrpcUpstream(services.target, num_channels=2, max_retries=1)
+            upstream = Peer(services.target, num_channels=2, max_retries=1)
             api = create_api(config, upstream, Authenticator(api_keys))
             server = uvicorn.Server(
                 uvicorn.Config(api, log_config=None, lifespan="on", timeout_graceful_shutdown=1)

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from services.gateway import answers, generation, translate
+from services.gateway import answers, generation
 from services.gateway.body import JsonRoute
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
 from services.gateway.generation import Job
@@ -21,6 +21,7 @@ from services.gateway.schemas.chat import (
     ChatCompletionChunk,
     ChatCompletionRequest,
 )
+from services.gateway.translate import generation as translate
 from services.gateway.upstream import Caller
 
 __all__ = ["router"]
@@ -29,6 +30,7 @@ router = APIRouter(route_class=JsonRoute, tags=["generation"])
 
 _FIELD_NAMES = {
     "prompt": "messages",
+    "prompt.messages": "messages",
     "logprobs": "top_logprobs",
     "include_stop_in_output": "include_stop_str_in_output",
 }

@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from orrery import methods
 from orrery.v1 import generation_pb2 as pb
-from services.gateway import answers, generation, translate
+from services.gateway import answers, generation
 from services.gateway.body import JsonRoute
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
 from services.gateway.generation import Job
@@ -24,6 +25,7 @@ from services.gateway.rendering.completions import (
 )
 from services.gateway.routes.documentation import generation_responses
 from services.gateway.schemas.completions import Completion, CompletionRequest
+from services.gateway.translate import generation as translate
 from services.gateway.upstream import Caller
 
 __all__ = ["router"]
@@ -103,7 +105,9 @@ async def _echo(
 
 async def _first_token(gateway: Gateway, job: Job, text: str) -> str:
     request = pb.TokenizeRequest(model=job.model.name, prompt=translate.text_prompt(text))
-    response = await gateway.upstream.tokenize(job.model.application, request, job.caller)
+    response = await gateway.upstream.unary(
+        job.model.application, methods.TOKENIZE, request, job.caller
+    )
     return response.tokens[0]
 
 
@@ -113,7 +117,9 @@ async def _detokenize(
     request = pb.DetokenizeRequest(
         model=job.model.name, token_ids=token_ids, skip_special_tokens=skip_special_tokens
     )
-    response = await gateway.upstream.detokenize(job.model.application, request, job.caller)
+    response = await gateway.upstream.unary(
+        job.model.application, methods.DETOKENIZE, request, job.caller
+    )
     return response.text
 
 

@@ -8,12 +8,19 @@ from pydantic import BaseModel
 
 from services.gateway.schemas.errors import ErrorBody
 
-__all__ = ["ERROR_RESPONSES", "generation_responses"]
+__all__ = [
+    "ERROR_RESPONSES",
+    "either_body",
+    "form_body",
+    "generation_responses",
+    "stream_response",
+]
 
 _DESCRIPTIONS: dict[int | str, str] = {
     400: "A field is wrong, unknown or not supported; `param` names it.",
     401: "No API key, or a wrong one.",
-    404: "No such model.",
+    404: "No such model, collection, document, file or service.",
+    409: "It exists and is not the same.",
     413: "The body is too large.",
     415: "The body is not `application/json`.",
     429: "The queue is full; `retry-after` says when to come back.",
@@ -35,6 +42,11 @@ def generation_responses(chunk: type[BaseModel]) -> dict[int | str, dict[str, An
         f"The whole answer; with `stream: true`, events whose data is one `{chunk.__name__}` each "
         "and at the end `[DONE]`. A failure after the first event is an event with an `error`."
     )
+    return stream_response(description)
+
+
+def stream_response(description: str) -> dict[int | str, dict[str, Any]]:
+    """An answer that comes whole or as events, and its errors."""
     return {
         200: {
             "description": description,
@@ -42,3 +54,42 @@ def generation_responses(chunk: type[BaseModel]) -> dict[int | str, dict[str, An
         },
         **ERROR_RESPONSES,
     }
+
+
+def form_body(fields: type[BaseModel]) -> dict[str, Any]:
+    """A form with a file and the fields of a model."""
+    return {"requestBody": {"required": True, "content": _form(fields)}}
+
+
+def either_body(body: type[BaseModel], fields: type[BaseModel]) -> dict[str, Any]:
+    """A JSON body, or a form likewise."""
+    json_content = {"application/json": {"schema": _inlined(body)}}
+    return {"requestBody": {"required": True, "content": {**json_content, **_form(fields)}}}
+
+
+def _form(fields: type[BaseModel]) -> dict[str, Any]:
+    schema = _inlined(fields)
+    schema["properties"] = {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        **schema["properties"],
+    }
+    schema["required"] = ["file", *schema.get("required", ())]
+    return {"multipart/form-data": {"schema": schema}}
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's schema that refers to nothing outside itself."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(entry) for entry in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(definitions[node["$ref"].rpartition("/")[2]])
+        return {key: resolved(value) for key, value in node.items()}
+
+    result: dict[str, Any] = resolved(schema)
+    return result

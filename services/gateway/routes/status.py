@@ -7,16 +7,22 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
+from grpc_health.v1 import health_pb2
 
+from orrery.methods import Method
 from orrery.v1 import generation_pb2 as pb
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
 from services.gateway.schemas.status import Health, Readiness, ServiceReadiness, Version
 from services.gateway.upstream import Caller
-from services.runtime.errors import DeadlineExceeded, OrreryError, kind_of
+from services.runtime.errors import DeadlineExceeded, NotReady, OrreryError, kind_of
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["status"])
+
+_CHECK_HEALTH: Method[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = Method(
+    "/grpc.health.v1.Health/Check", health_pb2.HealthCheckResponse.FromString
+)
 
 
 @router.get("/health")
@@ -28,7 +34,7 @@ async def health() -> Health:
 @router.get("/ready", responses={503: {"model": Readiness, "description": "A service is not."}})
 async def ready(response: Response, gateway: GatewayDep, caller: CallerDep) -> Readiness:
     """Whether every service behind the gateway serves, each by name."""
-    names = gateway.config.applications
+    names = gateway.config.all_applications
     found = await asyncio.gather(*(_ask(gateway, name, caller) for name in names))
     all_ready = all(service.status == "ready" for service in found)
     if not all_ready:
@@ -47,7 +53,12 @@ async def show_version() -> Version:
 async def _ask(gateway: Gateway, application: str, caller: Caller) -> ServiceReadiness:
     limit_s = gateway.config.ready_timeout_s
     try:
-        await gateway.upstream.check_health(application, caller.within_s(limit_s))
+        request = health_pb2.HealthCheckRequest()
+        answer = await gateway.upstream.unary(
+            application, _CHECK_HEALTH, request, caller.within_s(limit_s)
+        )
+        if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            raise NotReady(f"the service {application!r} is not serving")
     except DeadlineExceeded:
         return ServiceReadiness(status="not_ready", reason=f"no answer within {limit_s:g} s")
     except OrreryError as error:

@@ -7,13 +7,13 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from orrery import methods
 from orrery.v1 import common_pb2
 from orrery.v1 import generation_pb2 as pb
-from services.gateway import translate
 from services.gateway.answers import json_answer
 from services.gateway.body import JsonRoute
 from services.gateway.deps import CallerDep, GatewayDep
-from services.gateway.generation import as_client_wrote
+from services.gateway.field_names import as_client_wrote
 from services.gateway.routes.documentation import ERROR_RESPONSES
 from services.gateway.schemas.tokens import (
     DetokenizeRequest,
@@ -21,11 +21,14 @@ from services.gateway.schemas.tokens import (
     TokenizeRequest,
     TokenizeResponse,
 )
+from services.gateway.translate import generation as translate
 from services.runtime.errors import OrreryError
 
 __all__ = ["router"]
 
 router = APIRouter(route_class=JsonRoute, tags=["tokens"], responses=ERROR_RESPONSES)
+
+_CHAT_NAMES = {"prompt": "messages", "prompt.messages": "messages"}
 
 
 @router.post("/tokenize", response_model=TokenizeResponse)
@@ -37,9 +40,11 @@ async def tokenize(body: TokenizeRequest, gateway: GatewayDep, caller: CallerDep
         request = pb.TokenizeRequest(
             model=model.name, prompt=_prompt(body), add_special_tokens=body.add_special_tokens
         )
-        names = {} if body.messages is None else {"prompt": "messages"}
+        names = {} if body.messages is None else _CHAT_NAMES
         try:
-            response = await gateway.upstream.tokenize(model.application, request, caller)
+            response = await gateway.upstream.unary(
+                model.application, methods.TOKENIZE, request, caller
+            )
         except OrreryError as error:
             raise as_client_wrote(error, names) from error.__cause__
         return {
@@ -64,7 +69,9 @@ async def detokenize(body: DetokenizeRequest, gateway: GatewayDep, caller: Calle
             skip_special_tokens=body.skip_special_tokens,
         )
         try:
-            response = await gateway.upstream.detokenize(model.application, request, caller)
+            response = await gateway.upstream.unary(
+                model.application, methods.DETOKENIZE, request, caller
+            )
         except OrreryError as error:
             raise as_client_wrote(error, {"token_ids": "tokens"}) from error.__cause__
         return {"prompt": response.text}

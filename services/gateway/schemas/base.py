@@ -9,7 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-__all__ = ["Float", "ModelName", "StrictModel", "UInt32", "Unsupported", "refuse"]
+__all__ = [
+    "CollectionName",
+    "ConsistencyToken",
+    "Float",
+    "ModelName",
+    "QueryModel",
+    "StrictModel",
+    "UInt32",
+    "Unsupported",
+    "User",
+    "refuse",
+]
 
 MAX_UINT32 = 2**32 - 1
 
@@ -17,6 +28,21 @@ UInt32 = Annotated[int, Field(ge=0, le=MAX_UINT32)]
 ModelName = Annotated[
     str,
     Field(min_length=1, max_length=256, description="Name of a model that `/v1/models` lists."),
+]
+CollectionName = Annotated[str, Field(min_length=1, max_length=256)]
+ConsistencyToken = Annotated[
+    str,
+    Field(
+        max_length=128,
+        description="Of a write that the answer must see. Goes before the header of that name.",
+    ),
+]
+User = Annotated[
+    str,
+    Field(
+        max_length=512,
+        description="An end user of yours. Only a hash of it goes to the access log.",
+    ),
 ]
 Float = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -28,6 +54,12 @@ class StrictModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class QueryModel(BaseModel):
+    """A query string: unknown parameters are errors; values are texts, read by their type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def refuse(code: str, message: str) -> PydanticCustomError:

@@ -4,57 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from services.gateway.schemas.base import UInt32, Unsupported, refuse
+from services.gateway.schemas.inputs import TextsOrTokens
 from services.gateway.schemas.parameters import GenerationParameters
 from services.gateway.schemas.usage import Usage
 
 __all__ = ["Completion", "CompletionRequest"]
-
-_TEXTS = TypeAdapter(list[str])
-_TOKEN_IDS = TypeAdapter(list[UInt32])
-_TOKEN_ID_LISTS = TypeAdapter(list[list[UInt32]])
-_EXPECTED = "expected a string, a list of strings, a list of token ids or a list of such lists"
-
-
-def _prompt_list(value: Any) -> list[str] | list[list[int]]:
-    """The four forms of `prompt` as one: a list of texts or a list of token id lists."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        raise refuse("invalid_type", _EXPECTED)
-    if not value:
-        raise refuse("invalid_value", "expected at least one prompt, got an empty list")
-    try:
-        if isinstance(value[0], str):
-            return _TEXTS.validate_python(value, strict=True)
-        if isinstance(value[0], list):
-            return _TOKEN_ID_LISTS.validate_python(value, strict=True)
-        return [_TOKEN_IDS.validate_python(value, strict=True)]
-    except ValidationError as error:
-        where = "".join(f"[{part}]" for part in error.errors(include_input=False)[0]["loc"])
-        raise refuse("invalid_type", f"{_EXPECTED}; wrong at prompt{where}") from None
-
-
-_PROMPT_SCHEMA = {
-    "anyOf": [
-        {"type": "string"},
-        {"type": "array", "items": {"type": "string"}},
-        {"type": "array", "items": {"type": "integer", "minimum": 0}},
-        {"type": "array", "items": {"type": "array", "items": {"type": "integer", "minimum": 0}}},
-    ]
-}
 
 
 class CompletionRequest(GenerationParameters):
@@ -73,8 +30,7 @@ class CompletionRequest(GenerationParameters):
         }
     )
 
-    # Already checked by its validator: checking a long list of token ids twice would cost.
-    prompt: Annotated[Any, BeforeValidator(_prompt_list), WithJsonSchema(_PROMPT_SCHEMA)] = Field(
+    prompt: TextsOrTokens = Field(
         description="Text is tokenized with the model's special tokens; token ids stay as they are."
     )
     max_tokens: UInt32 | None = Field(

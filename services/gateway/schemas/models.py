@@ -14,7 +14,10 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int = Field(description="When the model was ready, in seconds since the Unix epoch.")
     owned_by: str = "orrery"
-    max_model_len: int = Field(description="Prompt plus completion, in tokens.")
+    max_model_len: int = Field(
+        description="In tokens: prompt plus completion; of an embedding model, one input."
+    )
+    dimensions: int | None = Field(None, description="Of an embedding model's vectors.")
 
 
 class ModelList(BaseModel):

@@ -17,6 +17,7 @@ from services.gateway.schemas.base import (
     StrictModel,
     UInt32,
     Unsupported,
+    User,
     refuse,
 )
 
@@ -70,9 +71,7 @@ class GenerationParameters(StrictModel):
     logit_bias: Annotated[dict[str, Float], AfterValidator(_token_id_keys)] | None = Field(
         None, description="Token id -> bias in [-100, 100], added to the logits."
     )
-    user: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="An end user of yours. Only a hash of it goes to the access log."
-    )
+    user: User | None = None
 
     stream: bool | None = Field(None, description="Answer with server-sent events.")
     stream_options: StreamOptions | None = Field(None, description="Only with `stream: true`.")

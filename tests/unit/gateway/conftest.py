@@ -10,8 +10,8 @@ import pytest
 
 from services.gateway.api import create_api
 from services.gateway.config import GatewayConfig
-from services.gateway.grpc_upstream import GrpcUpstream
 from services.runtime.auth import Authenticator
+from services.runtime.peer import Peer
 from tests.fakes.generation_server import MODEL_NAME, generation_server
 from tests.fakes.toy_backend import ToyBackend
 
@@ -26,7 +26,7 @@ async def _open_gateway(
 ) -> AsyncIterator[httpx.AsyncClient]:
     config = GatewayConfig(**{"applications": (MODEL_NAME,), **settings})
     async with generation_server(backend, api_keys=api_keys) as services:
-        upstream = GrpcUpstream(services.target, num_channels=1, max_retries=0)
+        upstream = Peer(services.target, num_channels=1, max_retries=0)
         transport = httpx.ASGITransport(create_api(config, upstream, Authenticator(api_keys)))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield client

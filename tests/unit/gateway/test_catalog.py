@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -18,28 +17,25 @@ CALLER = Caller("id", None, time.monotonic() + 3600)
 
 
 class Services:
-    """Answers `get_model` from a table: application -> names of its model, or None when silent."""
+    """Answers from a table: application -> names of its model, or None when silent."""
 
     def __init__(self, **models: tuple[str, ...] | None) -> None:
         self.models = models
         self.asked: Counter[str] = Counter()
 
-    async def get_model(
-        self, application: str, request: pb.GetModelRequest, _caller: Caller
-    ) -> pb.GetModelResponse:
+    async def ask(self, application: str, model: str, _caller: Caller) -> pb.GetModelResponse:
         self.asked[application] += 1
         await asyncio.sleep(0)
         names = self.models[application]
         if names is None:
             raise DependencyDown("silent")
-        if request.model and request.model not in names:
+        if model and model not in names:
             raise ModelNotFound("not mine")
         return pb.GetModelResponse(model=names[0])
 
 
-def catalog_of(services: Services, ttl_s: float = 3600.0) -> Catalog:
-    upstream: Any = services
-    return Catalog(upstream, tuple(services.models), ttl_s)
+def catalog_of(services: Services, ttl_s: float = 3600.0) -> Catalog[pb.GetModelResponse]:
+    return Catalog(tuple(services.models), ttl_s, services.ask)
 
 
 async def test_model_is_found_by_name_alias_and_application() -> None:

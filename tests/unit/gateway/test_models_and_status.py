@@ -104,12 +104,12 @@ async def test_ready_is_503_when_a_service_has_stopped(open_gateway: OpenGateway
 async def test_nobody_behind_the_gateway_is_503_and_not_404() -> None:
     from services.gateway.api import create_api
     from services.gateway.config import GatewayConfig
-    from services.gateway.grpc_upstream import GrpcUpstream
     from services.runtime.auth import Authenticator
+    from services.runtime.peer import Peer
 
     async with generation_server() as services:
         target = services.target
-    upstream = GrpcUpstream(target, num_channels=1, max_retries=0)
+    upstream = Peer(target, num_channels=1, max_retries=0)
     api = create_api(GatewayConfig(applications=("toy",)), upstream, Authenticator())
     transport = httpx.ASGITransport(api)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:

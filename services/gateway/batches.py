@@ -1,0 +1,78 @@
+"""Ids of file batches, which say themselves what the batch is.
+
+A batch is done when it is made, so nothing has to remember it: its id holds the time and the files,
+
+    vsfb_ base64url( crc32 [4] | seconds since the epoch [8] | file id [12] ... )
+
+and the check sum covers the vector store, too: an id belongs to one. Knows nothing of HTTP or gRPC.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.runtime.errors import ResourceNotFound
+
+__all__ = ["FileBatch"]
+
+_PREFIX = "vsfb_"
+_FILE_ID = re.compile(r"file-([0-9a-f]{24})")
+_FILE_BYTES = 12
+_HEAD_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FileBatch:
+    """Files that were put into a vector store together. File ids are `file-<24 hex digits>`."""
+
+    vector_store_id: str
+    created_at: int
+    file_ids: Sequence[str]
+
+    @property
+    def id(self) -> str:
+        """The id that `parse` takes apart."""
+        body = self.created_at.to_bytes(8)
+        for file_id in self.file_ids:
+            match = _FILE_ID.fullmatch(file_id)
+            assert match is not None
+            body += bytes.fromhex(match[1])
+        data = _check_sum(self.vector_store_id, body) + body
+        return _PREFIX + base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, vector_store_id: str, batch_id: str) -> FileBatch:
+        """The batch of an id. Raises `ResourceNotFound` for one that was never given out."""
+        data = _decoded(batch_id)
+        check_sum, body = data[:4], data[4:]
+        whole = len(data) >= _HEAD_BYTES and (len(data) - _HEAD_BYTES) % _FILE_BYTES == 0
+        if not whole or check_sum != _check_sum(vector_store_id, body):
+            raise ResourceNotFound("there is no batch of that id in this vector store")
+        files = body[8:]
+        return cls(
+            vector_store_id,
+            int.from_bytes(body[:8]),
+            [
+                f"file-{files[at : at + _FILE_BYTES].hex()}"
+                for at in range(0, len(files), _FILE_BYTES)
+            ],
+        )
+
+
+def _decoded(batch_id: str) -> bytes:
+    if not batch_id.startswith(_PREFIX):
+        return b""
+    text = batch_id.removeprefix(_PREFIX)
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _check_sum(vector_store_id: str, body: bytes) -> bytes:
+    return zlib.crc32(vector_store_id.encode() + b"\0" + body).to_bytes(4)

@@ -1,0 +1,34 @@
+"""Many calls at once, but not all of them. Knows nothing of what is called."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["map_bounded"]
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+# Calls that one request has under way at the same time.
+_MAX_CALLS = 8
+
+
+async def map_bounded(
+    work: Callable[[ItemT], Awaitable[ResultT]], items: Sequence[ItemT]
+) -> list[ResultT]:
+    """The results in the order of the items. The first failure cancels the rest and is raised."""
+    slots = asyncio.Semaphore(_MAX_CALLS)
+
+    async def one(item: ItemT) -> ResultT:
+        async with slots:
+            return await work(item)
+
+    tasks = [asyncio.create_task(one(item)) for item in items]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
