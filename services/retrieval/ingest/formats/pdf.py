@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import hypot
-from statistics import median
+from math import hypot, inf
 from typing import Any
 
 from pypdf import PasswordType, PdfReader, apply_configuration
@@ -123,7 +122,7 @@ def _lines(page: Any, stopwatch: Stopwatch) -> list[_Line]:
         stopwatch.check()
 
     def on_text(text: str, cm: Sequence[float], tm: Sequence[float], _: Any, size: float) -> None:
-        # [a b c d e f] puts (x, y) to (ax + cy + e, bx + dy + f): the text's matrix, then the page's.
+        # [a b c d e f] puts (x, y) to (ax + cy + e, bx + dy + f): first the text's matrix, then cm.
         scale = hypot(tm[2], tm[3]) * hypot(cm[2], cm[3])
         height = cm[1] * tm[4] + cm[3] * tm[5] + cm[5]
         pieces.append(_Line(text, round(abs(float(size or 0)) * scale, 1), height))
@@ -207,8 +206,7 @@ def _groups(
 ) -> Iterator[tuple[BlockKind, list[_Line]]]:
     """The paragraphs and headings of a page, as runs of lines."""
     width = max((len(line.text) for line in page), default=0)
-    gaps = [gap for above, line in pairwise(page) if (gap := above.height - line.height) > 0]
-    leading = median(gaps) if gaps else 0.0
+    leading = _leading(page)
     group: list[_Line] = []
     for line in page:
         if group and _parts(group[-1], line, width, leading, levels):
@@ -217,6 +215,13 @@ def _groups(
         group.append(line)
     if group:
         yield _kind(group, levels), group
+
+
+def _leading(page: Sequence[_Line]) -> float:
+    """The usual distance of two lines in points; infinity where it is not known."""
+    gaps = Counter(round(above.height - line.height) for above, line in pairwise(page))
+    usual = [(-count, gap) for gap, count in gaps.items() if gap > 0]
+    return float(min(usual)[1]) if usual else inf
 
 
 def _parts(above: _Line, line: _Line, width: int, leading: float, levels: dict[float, int]) -> bool:
