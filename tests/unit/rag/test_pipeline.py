@@ -37,7 +37,7 @@ from services.runtime.errors import (
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.peer import Caller
 from tests.fakes.rag_server import CONFIG
-from tests.fakes.rag_services import INDEX_GENERATION, FakeServices, passage
+from tests.fakes.rag_services import INDEX_GENERATION, FakeServices, passage, until
 from tests.fakes.redis_server import redis_server
 
 SHIP = passage(
