@@ -72,6 +72,7 @@ class Applier:
         self.state = LogState(policy)
         self.applied = self.tail = self.state.position
         self.snapshot_position: Position | None = None
+        self.num_replayed = self.num_bytes_replayed = 0  # since the snapshot that was loaded
         self.available = False
         self.trouble: str | None = None  # passes when the store holds the right log again
         self.failure: str | None = None  # stays: this replica needs a restart
@@ -118,7 +119,7 @@ class Applier:
         self._closing = True
         if self._task is not None:
             self._task.cancel()
-            # The Redis client may swallow a cancellation: the flag ends the task all the same.
+            # Python 3.11's wait_for may swallow a cancellation: the flag ends the task then.
             await asyncio.wait({self._task})
         self.failure = self.failure or "the service is shutting down"
         self._tell()
@@ -132,7 +133,7 @@ class Applier:
             try:
                 await self._step()
                 retry_s = FIRST_RETRY_S
-                if self.applied >= self.tail:
+                if self.applied >= self.tail and not self._closing:
                     await self.stream.wait(self.applied, WAIT_S)
                 continue
             except DependencyDown as error:
@@ -165,6 +166,8 @@ class Applier:
         changed: list[str] = []
         if page.entries:
             changed = await self.in_writer(lambda: self.state.apply(page.entries))
+            self.num_replayed += len(page.entries)
+            self.num_bytes_replayed += page.num_bytes
         self._publish()
         self._metrics.entries_applied.inc(len(page.entries))
         if self._listener is not None:
@@ -199,6 +202,7 @@ class Applier:
             return False
         self.state = LogState(self._policy, found.info.position, found.collections)
         self.snapshot_position = found.info.position
+        self.num_replayed = self.num_bytes_replayed = 0
         self._publish()
         _LOG.info(
             "loaded a snapshot",

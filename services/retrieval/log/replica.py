@@ -84,11 +84,14 @@ class Replica:
         self._snapshotter = Snapshotter(
             stream,
             snapshots,
-            Lease(redis, f"{PREFIX}snapshot-lease"),
+            Lease(redis, f"{PREFIX}snapshot-lease", time_to_live_s=options.snapshots.lease_s),
             applier.log_id,
             self._freeze,
             options.snapshots,
             metrics,
+        )
+        self._snapshotter.begin(
+            applier.snapshot_position, applier.num_replayed, applier.num_bytes_replayed
         )
         applier.follow(self._on_applied)
         self._merger.notice(self.collections())

@@ -37,7 +37,8 @@ class SnapshotPolicy:
     max_bytes: int = 256 << 20
     fraction: float = 0.25
     retry_s: float = 60.0  # after one that could not be written
-    lease_wait_s: float = 30.0  # for another replica that is writing
+    lease_s: float = 30.0  # how long a replica that died while writing one blocks the others
+    lease_wait_s: float = 30.0  # for another replica that is writing, when asked for one
 
 
 class Snapshotter:
@@ -66,6 +67,11 @@ class Snapshotter:
         self._not_before = 0.0
         self._task: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[SnapshotInfo]] = set()
+
+    def begin(self, newest: Position | None, num_entries: int, num_bytes: int) -> None:
+        """After the start: the newest snapshot there is, and the log that was replayed since."""
+        self._newest = newest
+        self._since = [num_entries, num_bytes]
 
     def notice(self, page: Page) -> None:
         """A page was applied; begins a snapshot when enough has come together."""
@@ -121,7 +127,7 @@ class Snapshotter:
         try:
             await self._write(wait_s=0)
         except Overloaded:  # by the replica that will have written one when it is done
-            self._not_before = time.monotonic() + self._policy.lease_wait_s
+            self._not_before = time.monotonic() + min(self._policy.lease_s, self._policy.retry_s)
         except OrreryError as error:
             self._not_before = time.monotonic() + self._policy.retry_s
             _LOG.warning("no snapshot was written", extra={"reason": error.message})

@@ -116,7 +116,9 @@ async def test_vectors_of_another_dimension_are_refused_by_name(
         assert refused.value.field == "vector"
 
 
-@pytest.mark.parametrize("token", ["x", "1", "1-", "-1-1", "1-1-1", "1_0-1", "99999999999999999999-0"])
+@pytest.mark.parametrize(
+    "token", ["x", "1", "1-", "-1-1", "1-1-1", "1_0-1", "99999999999999999999-0"]
+)
 async def test_a_token_that_is_none_is_refused_by_name(
     redis_url: str, tmp_path: Path, token: str
 ) -> None:
@@ -184,7 +186,9 @@ async def test_two_replicas_read_each_others_writes_by_token_in_any_interleaving
         assert state_of(one) == state_of(other)
         left = {key: f"{key}:{value}" for key, value in newest.items() if value is not None}
         generation = one.collection("docs").generation
-        assert {key: generation.content_hash(key) for key in generation.document_ids(limit=99)} == left
+        assert {
+            key: generation.content_hash(key) for key in generation.document_ids(limit=99)
+        } == left
         _assert_same_results(one.collection("docs").generation, other.collection("docs").generation)
     async with replica(redis_url, tmp_path) as fresh:
         assert state_of(fresh) == state_of(one)
@@ -197,7 +201,10 @@ def _assert_same_results(one: object, other: object) -> None:
         options = SearchOptions(mode=mode, k=10)
         query = [Query(text="text of doc", vector=vector)]
         results = [
-            [(hit.document.id, hit.ordinal, hit.score) for hit in found.candidates(query, options)[0]]
+            [
+                (hit.document.id, hit.ordinal, hit.score)
+                for hit in found.candidates(query, options)[0]
+            ]
             for found in (one, other)
         ]
         assert results[0] == results[1]
