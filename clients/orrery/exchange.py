@@ -215,7 +215,7 @@ class AsyncExchange:
                 self._call.cancel()
             self._requests, self._loop = asyncio.Queue(), asyncio.get_running_loop()
             self._call = self._connection.open_bidi(
-                effect.method, _drain(self._requests), effect.metadata, effect.timeout_s
+                effect.method, _Requests(self._requests), effect.metadata, effect.timeout_s
             )
             return None
         if isinstance(effect, Write):
@@ -237,6 +237,17 @@ class _End(Exception):
         self.value = value
 
 
-async def _drain(requests: asyncio.Queue[Any]) -> AsyncIterator[Any]:
-    while (message := await requests.get()) is not None:
-        yield message
+class _Requests:
+    """What is in a queue, up to None. No generator, which would have to be closed."""
+
+    def __init__(self, requests: asyncio.Queue[Any]) -> None:
+        self._requests = requests
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await self._requests.get()
+        if request is None:
+            raise StopAsyncIteration
+        return request

@@ -55,6 +55,8 @@ _LOST_CONNECTION = (
     "Stream removed",
     "GOAWAY",
     "Broken pipe",
+    # grpc.aio, where the call ended while a request of its stream was being sent.
+    "Internal error from Core",
 )
 _LOST_CONNECTION_CODES = (
     grpc.StatusCode.UNAVAILABLE,

@@ -43,7 +43,8 @@ from orrery.v1 import retrieval_pb2 as pb
 
 __all__ = ["TakeRequest", "Upload", "Window", "read_document", "take_documents"]
 
-TakeRequest = Callable[[], ExchangeSteps[pb.UpsertRequest | UpsertResult | None]]
+_Item = pb.UpsertRequest | UpsertResult
+TakeRequest = Callable[[], ExchangeSteps[_Item | None]]
 """Steps to the next request, or to the result of a document that cannot be sent; None = no more."""
 
 # How long a service may be away, without one document answered, before the upload gives up.
@@ -78,11 +79,13 @@ class Upload:
         self._retry = _persistent(context.retry)
         self._patience = Deadline(_PATIENCE_S)
         self._retries = 0
-        self._sent: deque[tuple[pb.UpsertRequest, int]] = deque()  # in flight, with their bytes
-        self._again: deque[pb.UpsertRequest] = deque()  # to be sent before the source's next
+        # In flight, with their bytes; between them the results of those that cannot be sent.
+        self._sent: deque[tuple[_Item, int]] = deque()
+        self._again: deque[_Item] = deque()  # before the source's next
         self._setback: OrreryError | None = None  # a document failed for now: pause, then resend
         self._source_ended = False
         self._is_open = False
+        self._is_answering = False  # the stream that is open has answered something
         self._num_done = 0
 
     def steps(self) -> ExchangeSteps[None]:
@@ -112,10 +115,17 @@ class Upload:
             yield from self._fill()
             if not self._sent:
                 break
+            item, _ = self._sent[0]
+            if isinstance(item, UpsertResult):
+                self._sent.popleft()
+                yield from self._emit(item)
+                continue
             response = yield Read()
             if response is None:
                 return False
-            yield from self._answered(response)
+            self._sent.popleft()
+            self._is_answering = True
+            yield from self._answered(item, response)
         if self._is_open:
             yield DoneWriting()
             if (yield Read()) is not None:
@@ -132,13 +142,13 @@ class Upload:
                 yield from self._pause(setback, said_by_server=True)
             if self._is_full():
                 return
-            request = self._again.popleft() if self._again else (yield from self._take())
-            if request is None:
+            item = self._again.popleft() if self._again else (yield from self._take())
+            if item is None:
                 self._source_ended = True
-            elif isinstance(request, UpsertResult):
-                yield from self._emit(request)
+            elif isinstance(item, UpsertResult):
+                self._sent.append((item, 0))
             else:
-                yield from self._send(request)
+                yield from self._send(item)
 
     def _send(self, request: pb.UpsertRequest) -> ExchangeSteps[None]:
         # First of all, so that a call that breaks now finds it among the unanswered.
@@ -154,8 +164,9 @@ class Upload:
             self._is_open = True
         yield Write(request)
 
-    def _answered(self, response: pb.UpsertResponse) -> ExchangeSteps[None]:
-        request, _ = self._sent.popleft()
+    def _answered(
+        self, request: pb.UpsertRequest, response: pb.UpsertResponse
+    ) -> ExchangeSteps[None]:
         if response.document_id != request.document.id:
             raise self._out_of_step()
         result = parse_upsert(response, self._context.request_id, 0)
@@ -181,14 +192,27 @@ class Upload:
 
     def _recover(self, error: OrreryError, cause: grpc.RpcError | None) -> ExchangeSteps[None]:
         """After the call broke: pauses, and prepares to send again what was not answered."""
-        self._again.extendleft(request for request, _ in reversed(self._sent))
+        said = cause is not None and is_said_by_server(cast(FailedCall, cause))
+        if isinstance(error, InvalidRequestError) and not said:  # a message that is too large
+            if not self._is_answering:
+                yield from self._give_up_first(error)
+                return
+            error = ConnectionLostError(error.message, request_id=error.request_id)
+        self._again.extendleft(item for item, _ in reversed(self._sent))
         self._sent.clear()
         self._is_open = False
+        self._is_answering = False
         self._setback = None
-        if cause is not None:
-            error.__cause__ = cause
-        said = cause is not None and is_said_by_server(cast(FailedCall, cause))
+        error.__cause__ = cause
         yield from self._pause(error, said_by_server=said)
+
+    def _give_up_first(self, error: OrreryError) -> ExchangeSteps[None]:
+        """The only document in flight cannot be sent."""
+        item, _ = self._sent.popleft()
+        self._is_open = False
+        if isinstance(item, pb.UpsertRequest):
+            item = _failure(item.document.id, error)
+        yield from self._emit(item)
 
     def _pause(self, error: OrreryError, *, said_by_server: bool) -> ExchangeSteps[None]:
         delay_s = self._delay_s(error, said_by_server=said_by_server)
@@ -203,6 +227,10 @@ class Upload:
         return None if delay_s is None or delay_s >= left_s else delay_s
 
     def _is_full(self) -> bool:
+        # A stream begins with one document: where it is refused altogether, gRPC may lose the
+        # reason while more are being written.
+        if not self._is_answering:
+            return bool(self._sent)
         if len(self._sent) >= self._window.max_documents:
             return True
         return sum(size for _, size in self._sent) >= self._window.max_bytes
@@ -222,7 +250,7 @@ def _persistent(retry: RetryPolicy) -> RetryPolicy:
 def take_documents(collection: str, context: CallContext) -> TakeRequest:
     """Takes documents from the caller's source, as requests."""
 
-    def take() -> ExchangeSteps[pb.UpsertRequest | UpsertResult | None]:
+    def take() -> ExchangeSteps[_Item | None]:
         source: DocumentSource | None = yield Take()
         if source is None:
             return None
@@ -233,7 +261,7 @@ def take_documents(collection: str, context: CallContext) -> TakeRequest:
 
 def read_document(
     collection: str, document: Document, context: CallContext, *, max_bytes: int | None = None
-) -> ExchangeSteps[pb.UpsertRequest | UpsertResult]:
+) -> ExchangeSteps[_Item]:
     """Steps to a document's request, or to its failure where it cannot be read or sent."""
     build = partial(build_upsert, collection, document, max_bytes=max_bytes)
     try:
@@ -242,5 +270,9 @@ def read_document(
         request: pb.UpsertRequest = yield Work(build)
     except InvalidRequestError as error:
         error.request_id = context.request_id
-        return UpsertResult(document.id, "failed", error, 0, "", 0, Usage(), Timing())
+        return _failure(document.id, error)
     return request
+
+
+def _failure(document_id: str, error: OrreryError) -> UpsertResult:
+    return UpsertResult(document_id, "failed", error, 0, "", 0, Usage(), Timing())
