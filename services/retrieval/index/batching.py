@@ -133,6 +133,7 @@ class SearchBatcher:
             else:
                 del self._groups[key]
             if batch:
+                self._num_searching += len(batch)
                 task = asyncio.get_running_loop().create_task(self._run(group, batch))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
@@ -143,7 +144,6 @@ class SearchBatcher:
             self._start()
 
     async def _run(self, group: _Group, batch: list[_Search]) -> None:
-        self._num_searching += len(batch)
         started = time.perf_counter()
         try:
             found = await asyncio.get_running_loop().run_in_executor(

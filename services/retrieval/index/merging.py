@@ -54,7 +54,8 @@ def choose(sizes: Sequence[Size], policy: SegmentPolicy) -> list[int]:
     """The segments, by position, that should become one now; empty: none."""
     tiers: dict[int, list[int]] = {}
     for position, size in enumerate(sizes):
-        if size.living * 2 <= policy.max_segment_rows:
+        # apply merges those that are smaller
+        if policy.inline_rows < size.living * 2 <= policy.max_segment_rows:
             tiers.setdefault(_tier(size.living, policy), []).append(position)
     for tier in sorted(tiers):
         if len(tiers[tier]) >= policy.fanout:

@@ -27,7 +27,9 @@ from services.retrieval.types import (
 
 DIMENSIONS = 8
 CONFIG = CollectionConfig(dimensions=DIMENSIONS)
-WORDS = tuple("red green blue heavy light stone river mountain castle winter".split())
+WORDS = tuple(
+    ["red", "green", "blue", "heavy", "light", "stone", "river", "mountain", "castle", "winter"]
+)
 
 
 def unit_vectors(generator: np.random.Generator, *shape: int) -> Vectors:
@@ -42,9 +44,11 @@ def document(
     metadata: Metadata | None = None,
     chunk_metadata: Sequence[Metadata] | None = None,
 ) -> IndexedDocument:
-    """Vectors are random ones, of the seed that the id is, where they are not given."""
+    """Vectors are random ones, their id is the seed, where they are not given."""
     if vectors is None:
-        seed = np.frombuffer(f"{document_id}/{len(texts)}".encode(), dtype=np.uint8)
+        seed = np.frombuffer(
+            f"{document_id}/{len(texts)}".encode("utf-8", "surrogatepass"), dtype=np.uint8
+        )
         vectors = unit_vectors(np.random.default_rng(seed), len(texts), DIMENSIONS)
     own = chunk_metadata or [{}] * len(texts)
     chunks = tuple(

@@ -192,9 +192,7 @@ def test_values_of_a_chunk_override_its_documents() -> None:
         [document("a", ["one", "two"], metadata={"v": "doc"}, chunk_metadata=[{}, {"v": 7.0}])]
     )
     for value, ordinals in (("doc", [0]), (7.0, [1])):
-        options = SearchOptions(
-            SearchMode.DENSE, filter=Comparison("v", Operator.EQ, (value,))
-        )
+        options = SearchOptions(SearchMode.DENSE, filter=Comparison("v", Operator.EQ, (value,)))
         query = Query(vector=unit_vectors(np.random.default_rng(0), DIMENSIONS))
         (hits,) = index.generation.candidates([query], options)
         assert [hit.ordinal for hit in hits] == ordinals

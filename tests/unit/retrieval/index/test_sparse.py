@@ -50,9 +50,7 @@ def scores_by_bm25s(
     reference.index(rows, show_progress=False)
     known = [word for word in words[0] if word in reference.vocab_dict]
     scores = reference.get_scores(known) if known else np.zeros(len(chunks))
-    return {
-        chunk: score for chunk, score in zip(chunks, scores.tolist(), strict=True) if score > 0
-    }
+    return {chunk: score for chunk, score in zip(chunks, scores.tolist(), strict=True) if score > 0}
 
 
 @pytest.mark.parametrize("sparse", [SparseConfig(), SparseConfig(k1=2.0, b=0.1)])
