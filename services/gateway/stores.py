@@ -26,7 +26,9 @@ from services.runtime.errors import InvalidRequest, ResourceNotFound
 __all__ = ["Stores", "check_chunking", "created_ms", "created_ms_of_id", "new_id"]
 
 _ID = re.compile(r"vs_([0-9a-f]{12})[0-9a-f]{12}")
-_ATTACH_NAMES: Mapping[str, str] = MappingProxyType({"metadata": "attributes"})
+_NAMES: Mapping[str, str] = MappingProxyType(
+    {"collection": "vector_store_id", "name": "vector_store_id", "metadata": "attributes"}
+)
 
 
 def new_id() -> str:
@@ -57,7 +59,7 @@ class Stores:
     async def get(self, vector_store_id: str) -> pb.Collection:
         """Raises `CollectionNotFound`."""
         request = pb.GetCollectionRequest(name=vector_store_id, consistency_token=self.token)
-        response = await self.retrieval.call(methods.GET_COLLECTION, request, self.caller)
+        response = await self.retrieval.call(methods.GET_COLLECTION, request, self.caller, _NAMES)
         return response.collection
 
     async def all(self) -> list[pb.Collection]:
@@ -80,7 +82,9 @@ class Stores:
             request = file_pb2.ListAttachmentsRequest(
                 collection=vector_store_id, page_size=PAGE_SIZE, page_token=page_token
             )
-            response = await self.retrieval.call(methods.LIST_ATTACHMENTS, request, self.caller)
+            response = await self.retrieval.call(
+                methods.LIST_ATTACHMENTS, request, self.caller, _NAMES
+            )
             return response.attachments, response.next_page_token
 
         return await all_pages(fetch)
@@ -88,7 +92,7 @@ class Stores:
     async def attachment(self, vector_store_id: str, file_id: str) -> file_pb2.Attachment:
         """Raises `CollectionNotFound`, `ResourceNotFound`."""
         request = file_pb2.GetAttachmentRequest(collection=vector_store_id, file_id=file_id)
-        response = await self.retrieval.call(methods.GET_ATTACHMENT, request, self.caller)
+        response = await self.retrieval.call(methods.GET_ATTACHMENT, request, self.caller, _NAMES)
         return response.attachment
 
     async def attach(
@@ -98,7 +102,7 @@ class Stores:
         request = file_pb2.AttachFileRequest(
             collection=vector_store_id, file_id=file_id, metadata=metadata_values(attributes)
         )
-        return await self.retrieval.call(methods.ATTACH_FILE, request, self.caller, _ATTACH_NAMES)
+        return await self.retrieval.call(methods.ATTACH_FILE, request, self.caller, _NAMES)
 
     async def attach_all(
         self, vector_store_id: str, files: Sequence[tuple[str, Mapping[str, Any] | None]]

@@ -4,7 +4,8 @@
         httpx.get(f"{gateway.url}/health")
 
 Everything runs on one event loop in a thread of its own, so that synchronous and asynchronous
-clients can be tested alike, and disconnects are those of real sockets.
+clients can be tested alike, and disconnects are those of real sockets. `start_more` starts other
+services there and says at which target each application is.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,9 +24,16 @@ import uvicorn
 from services.gateway.api import create_api
 from services.gateway.config import GatewayConfig
 from services.runtime.auth import Authenticator
-from services.runtime.peer import Peer
 from tests.fakes.generation_server import MODEL_NAME, generation_server
+from tests.fakes.routed_upstream import RoutedUpstream
 from tests.fakes.toy_backend import ToyBackend
+
+
+StartServices = Callable[[AsyncExitStack], Awaitable[Mapping[str, str]]]
+
+
+async def _no_more(_: AsyncExitStack) -> Mapping[str, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ def gateway_server(
     backend: ToyBackend | None = None,
     config: GatewayConfig | None = None,
     api_keys: tuple[str, ...] = (),
+    start_more: StartServices = _no_more,
 ) -> Iterator[RunningGateway]:
     """Starts both servers on free loopback ports; leaving stops them."""
     backend = ToyBackend() if backend is None else backend
@@ -51,8 +60,12 @@ def gateway_server(
     async def serve() -> None:
         stop = asyncio.Event()
         stop_from_outside = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
-        async with generation_server(backend, api_keys=api_keys) as services:
-            upstream = Peer(services.target, num_channels=2, max_retries=1)
+        async with AsyncExitStack() as stack:
+            services = await stack.enter_async_context(
+                generation_server(backend, api_keys=api_keys)
+            )
+            targets = dict.fromkeys(config.applications, services.target)
+            upstream = RoutedUpstream({**targets, **await start_more(stack)})
             api = create_api(config, upstream, Authenticator(api_keys))
             server = uvicorn.Server(
                 uvicorn.Config(api, log_config=None, lifespan="on", timeout_graceful_shutdown=1)
@@ -77,7 +90,7 @@ def gateway_server(
 
     thread = threading.Thread(target=run, name="gateway-server")
     thread.start()
-    gateway, stop = started.result(timeout=30)
+    gateway, stop = started.result(timeout=120)
     try:
         yield gateway
     finally:

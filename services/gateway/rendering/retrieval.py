@@ -11,6 +11,7 @@ from orrery.v1 import retrieval_pb2 as pb
 from services.gateway.rendering import values
 
 __all__ = [
+    "DOCUMENT_NAMES",
     "chunk_document",
     "collection_document",
     "hit_document",
@@ -48,6 +49,8 @@ _UPSERT_STATUSES = MappingProxyType(
         pb.UPSERT_STATUS_FAILED: "failed",
     }
 )
+# What the parts of a document are called by a client who sends documents.
+DOCUMENT_NAMES = MappingProxyType({"document": ""})
 _INDEX_PARAMETERS = tuple(pb.IndexParameters.DESCRIPTOR.fields_by_name)
 
 
@@ -99,7 +102,9 @@ def upserted_document(answer: pb.UpsertResponse) -> dict[str, Any]:
         "id": answer.document_id,
         "object": "document.upserted",
         "status": _UPSERT_STATUSES[answer.status],
-        "error": values.item_error(answer.error) if answer.HasField("error") else None,
+        "error": values.item_error(answer.error, DOCUMENT_NAMES)
+        if answer.HasField("error")
+        else None,
         "num_chunks": answer.num_chunks,
         "embedding_tokens": answer.usage.prompt_tokens,
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from orrery.v1 import common_pb2, retrieval_pb2
 from services.gateway.errors import error_body
+from services.gateway.field_names import as_client_wrote
 from services.gateway.upstream import error_of_item
 
 __all__ = [
@@ -76,7 +78,9 @@ def timeline(stages: Iterable[common_pb2.StageTiming]) -> list[dict[str, Any]]:
     ]
 
 
-def item_error(error: retrieval_pb2.ItemError) -> dict[str, Any]:
+def item_error(
+    error: retrieval_pb2.ItemError, names: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Why one of many failed, as an error of its own would say it."""
-    body = error_body(error_of_item(error))["error"]
+    body = error_body(as_client_wrote(error_of_item(error), names))["error"]
     return {key: body[key] for key in ("code", "message", "param")}

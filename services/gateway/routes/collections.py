@@ -29,6 +29,8 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=JsonRoute, tags=["collections"], responses=ERROR_RESPONSES)
 
+_NAMES = {"config.index_type": "config.index.type", "config.index_parameters": "config.index"}
+
 
 @router.post("/v1/collections", response_model=Collection, response_model_exclude_none=True)
 async def create_collection(
@@ -44,7 +46,7 @@ async def create_collection(
             metadata=body.metadata,
             exist_ok=bool(body.exist_ok),
         )
-        response = await gateway.retrieval.call(methods.CREATE_COLLECTION, request, caller)
+        response = await gateway.retrieval.call(methods.CREATE_COLLECTION, request, caller, _NAMES)
         fields = collection_document(response.collection)
         return Written.telling(fields, response.consistency_token)
 

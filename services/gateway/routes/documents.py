@@ -19,7 +19,12 @@ from services.gateway.body import JsonRoute, media_type_of, read_json, validated
 from services.gateway.consistency import newest
 from services.gateway.deps import CallerDep, ConsistencyDep, Gateway, GatewayDep
 from services.gateway.errors import RequestRefused
-from services.gateway.rendering.retrieval import stored_document, upserted_document
+from services.gateway.field_names import as_client_wrote
+from services.gateway.rendering.retrieval import (
+    DOCUMENT_NAMES,
+    stored_document,
+    upserted_document,
+)
 from services.gateway.routes.documentation import ERROR_RESPONSES, either_body
 from services.gateway.schemas.documents import (
     DeleteDocumentsRequest,
@@ -69,12 +74,13 @@ async def upsert_documents(
 
     async def document() -> Written:
         answers = await _upsert(gateway, caller, name, documents)
+        rendered = [upserted_document(answer) for answer in answers]
         if alone and answers[0].HasField("error"):
-            raise error_of_item(answers[0].error)
-        counts = Counter(entry["status"] for entry in map(upserted_document, answers))
+            raise as_client_wrote(error_of_item(answers[0].error), DOCUMENT_NAMES)
+        counts = Counter(entry["status"] for entry in rendered)
         fields = {
             "object": "list",
-            "data": [upserted_document(answer) for answer in answers],
+            "data": rendered,
             "counts": {
                 status: counts[status] for status in ("added", "replaced", "unchanged", "failed")
             },

@@ -24,7 +24,7 @@ __all__ = ["router"]
 router = APIRouter(route_class=JsonRoute, tags=["files"], responses=ERROR_RESPONSES)
 
 _FORM_FIELDS = tuple(field.alias or name for name, field in FileForm.model_fields.items())
-_NAMES = {"data": "file", "name": "file"}
+_NAMES = {"data": "file", "name": "file", "id": "file_id"}
 
 
 @router.post("/v1/files", response_model=File, openapi_extra=form_body(FileForm))
@@ -70,7 +70,7 @@ async def retrieve_file(file_id: str, gateway: GatewayDep, caller: CallerDep) ->
 
     async def document() -> dict[str, Any]:
         request = pb.GetFileRequest(id=file_id)
-        response = await gateway.retrieval.call(methods.GET_FILE, request, caller)
+        response = await gateway.retrieval.call(methods.GET_FILE, request, caller, _NAMES)
         return file_document(response.file)
 
     return json_answer(document)
@@ -85,7 +85,7 @@ async def retrieve_file_content(file_id: str, gateway: GatewayDep, caller: Calle
 
     async def content() -> tuple[bytes, Sequence[tuple[bytes, bytes]]]:
         request = pb.GetFileContentRequest(id=file_id)
-        response = await gateway.retrieval.call(methods.GET_FILE_CONTENT, request, caller)
+        response = await gateway.retrieval.call(methods.GET_FILE_CONTENT, request, caller, _NAMES)
         # Whatever somebody uploaded must not run in a browser as a page of ours.
         headers = (
             (b"content-type", b"application/octet-stream"),
@@ -103,7 +103,7 @@ async def delete_file(file_id: str, gateway: GatewayDep, caller: CallerDep) -> R
 
     async def document() -> dict[str, Any]:
         request = pb.DeleteFileRequest(id=file_id)
-        await gateway.retrieval.call(methods.DELETE_FILE, request, caller)
+        await gateway.retrieval.call(methods.DELETE_FILE, request, caller, _NAMES)
         return {"id": file_id, "object": "file", "deleted": True}
 
     return json_answer(document)

@@ -38,6 +38,7 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=JsonRoute, tags=["rag"], responses=ERROR_RESPONSES)
 
+_NAMES = {"options": ""}
 _STREAM = stream_response(
     "The whole answer (with `questions`, a list of them). With `stream: true`, events: `passages`, "
     "`delta` for each piece of text, `result`, and at the end `[DONE]`; the data of each has its "
@@ -62,7 +63,7 @@ async def ask(
 
     async def one() -> dict[str, Any]:
         passages, result = pb.Passages(), None
-        stream = gateway.rag.stream(methods.ASK, await message(), caller)
+        stream = gateway.rag.stream(methods.ASK, await message(), caller, _NAMES)
         async with aclosing(stream):
             async for answer in stream:
                 if answer.HasField("passages"):
@@ -77,10 +78,10 @@ async def ask(
     async def many() -> dict[str, Any]:
         application = await _application(gateway, body, caller)
         batch = ask_batch_request(body, application, consistency_token)
-        return batch_document(await gateway.rag.call(methods.ASK_BATCH, batch, caller))
+        return batch_document(await gateway.rag.call(methods.ASK_BATCH, batch, caller, _NAMES))
 
     async def begin() -> AsyncGenerator[bytes, None]:
-        stream = gateway.rag.stream(methods.ASK, await message(), caller)
+        stream = gateway.rag.stream(methods.ASK, await message(), caller, _NAMES)
         return _events(stream, explain=bool(body.explain))
 
     if body.stream:

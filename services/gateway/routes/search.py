@@ -19,6 +19,8 @@ from services.gateway.translate.retrieval import search_options, search_query
 
 __all__ = ["router"]
 
+_NAMES = {"options": ""}
+
 router = APIRouter(route_class=JsonRoute, tags=["search"], responses=ERROR_RESPONSES)
 
 
@@ -39,7 +41,7 @@ async def search(
             consistency_token=consistency_token,
             explain=bool(body.explain),
         )
-        response = await gateway.retrieval.call(methods.SEARCH, request, caller)
+        response = await gateway.retrieval.call(methods.SEARCH, request, caller, _NAMES)
         return search_document(response, text=text, vector=vector, explain=bool(body.explain))
 
     async def many() -> dict[str, Any]:
@@ -50,7 +52,7 @@ async def search(
             options=search_options(body),
             consistency_token=consistency_token,
         )
-        response = await gateway.retrieval.call(methods.SEARCH_BATCH, request, caller)
+        response = await gateway.retrieval.call(methods.SEARCH_BATCH, request, caller, _NAMES)
         return search_batch_document(response, text=text, vector=vector)
 
     return json_answer(one if body.query is not None else many)

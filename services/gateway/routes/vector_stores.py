@@ -18,6 +18,7 @@ from services.gateway.body import JsonRoute
 from services.gateway.concurrency import map_bounded
 from services.gateway.consistency import newest
 from services.gateway.deps import CallerDep, ConsistencyDep, Gateway, GatewayDep
+from services.gateway.field_names import as_client_wrote
 from services.gateway.paging import Cursor, cursor_page, list_document
 from services.gateway.rendering.vector_stores import search_page, vector_store_document
 from services.gateway.routes.documentation import ERROR_RESPONSES
@@ -42,16 +43,19 @@ router = APIRouter(route_class=JsonRoute, tags=["vector stores"], responses=ERRO
 
 _NAMES = {
     "title": "name",
-    "chunking": "chunking_strategy",
-    "config.chunking": "chunking_strategy",
-    "max_tokens": "chunking_strategy.static.max_chunk_size_tokens",
-    "overlap_tokens": "chunking_strategy.static.chunk_overlap_tokens",
+    "config.chunking": "chunking_strategy.static",
+    "config.chunking.max_tokens": "chunking_strategy.static.max_chunk_size_tokens",
+    "config.chunking.overlap_tokens": "chunking_strategy.static.chunk_overlap_tokens",
 }
 _SEARCH_NAMES = {
+    "collection": "vector_store_id",
     "queries": "query",
     "filter": "filters",
-    "k": "max_num_results",
-    "rerank": "ranking_options.ranker",
+    "options.filter": "filters",
+    "options.k": "max_num_results",
+    "options.min_score": "ranking_options.score_threshold",
+    "options.rerank": "ranking_options.ranker",
+    "options.fusion": "ranking_options.hybrid_search",
 }
 _RANKERS = {
     None: None,
@@ -229,7 +233,7 @@ def _best(response: pb.SearchBatchResponse, k: int) -> list[pb.Hit]:
     best: dict[str, pb.Hit] = {}
     for result in response.results:
         if result.HasField("error"):
-            raise error_of_item(result.error)
+            raise as_client_wrote(error_of_item(result.error), _SEARCH_NAMES)
         for hit in result.hits:
             known = best.get(hit.chunk.id)
             if known is None or hit.score > known.score:
