@@ -85,3 +85,30 @@ class SyncFace:
 
     async def close(self) -> None:
         await asyncio.to_thread(self.client.close)
+
+
+class Either:
+    """A client of either kind, used by awaiting."""
+
+    def __init__(self, kind: str, target: str, **settings: Any) -> None:
+        made = Client if kind == "sync" else AsyncClient
+        self.client: Any = made(target, **({"timeout_s": 20.0} | settings))
+        self._blocking = kind == "sync"
+
+    async def call(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        target = self.client
+        for name in path.split("."):
+            target = getattr(target, name)
+        if self._blocking:
+            return await asyncio.to_thread(target, *args, **kwargs)
+        return await target(*args, **kwargs)
+
+    async def all(self, path: str, *args: Any, **kwargs: Any) -> list[Any]:
+        part, name = path.split(".")
+        iterable = getattr(getattr(self.client, part), name)(*args, **kwargs)
+        if self._blocking:
+            return await asyncio.to_thread(list, iterable)
+        return [each async for each in iterable]
+
+    async def close(self) -> None:
+        await self.call("close")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.unit.client.both_clients import AnyClient, AsyncFace, SyncFace
+from tests.unit.client.both_clients import AnyClient, AsyncFace, Either, SyncFace
+from tests.unit.client.fake_retrieval import FakePlatform, fake_platform
 from tests.unit.client.scripted import ScriptedServer, scripted_server
 
 MakeClient = Callable[..., AnyClient]
@@ -47,3 +48,19 @@ async def make_client(
 @pytest.fixture
 def client(make_client: MakeClient) -> AnyClient:
     return make_client()
+
+
+@pytest_asyncio.fixture
+async def platform() -> AsyncIterator[FakePlatform]:
+    """Services of retrieval, embedding and RAG, with an empty collection `docs`."""
+    async with fake_platform() as running:
+        running.retrieval.make("docs")
+        yield running
+
+
+@pytest_asyncio.fixture(params=["sync", "async"])
+async def either(request: pytest.FixtureRequest, platform: FakePlatform) -> AsyncIterator[Either]:
+    """A client of one kind for `platform`."""
+    made = Either(request.param, platform.target)
+    yield made
+    await made.close()

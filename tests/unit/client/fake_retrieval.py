@@ -50,6 +50,13 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
     def _note(self, request: Any, context: Any) -> None:
         self.seen.append((type(request).__name__, request, dict(context.invocation_metadata())))
 
+    def make(self, name: str, **texts: str) -> None:
+        """A collection with these documents."""
+        self.made[name] = pb.Collection(name=name)
+        self.collections[name] = {
+            key: pb.Document(id=key, text=text) for key, text in texts.items()
+        }
+
     def calls(self, name: str) -> list[Any]:
         return [request for kind, request, _ in self.seen if kind == name]
 
