@@ -11,10 +11,14 @@ from typing import Annotated
 
 import typer
 
+from orrery.cli.ask import ask
 from orrery.cli.chat import chat
+from orrery.cli.collections import collections
 from orrery.cli.generate import generate
+from orrery.cli.ingest import ingest
 from orrery.cli.models import models
 from orrery.cli.score import score
+from orrery.cli.search import search
 from orrery.cli.status import status
 from orrery.cli.tokenize import tokenize
 
@@ -22,7 +26,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="orrery",
-    help="Text generation with a running Orrery platform.",
+    help="Text generation, search and answers from documents with a running Orrery platform.",
     epilog="Environment: ORRERY_TARGET (host:port), ORRERY_API_KEY, ORRERY_DATA_DIR.",
     no_args_is_help=True,
     add_completion=False,
@@ -51,9 +55,10 @@ def orrery(
         ),
     ] = False,
 ) -> None:
-    """Text generation with a running Orrery platform."""
+    """Text generation, search and answers from documents with a running Orrery platform."""
     assert not show_version  # the eager callback has left already
 
 
-for command in (generate, chat, models, status, score, tokenize):
+for command in (generate, chat, ingest, search, ask, models, status, score, tokenize):
     app.command()(command)
+app.add_typer(collections, name="collections")

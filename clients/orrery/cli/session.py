@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -135,6 +136,8 @@ def _plain(value: Any) -> Any:
         return {"reason": value.reason, "message": value.message}
     if isinstance(value, bytes):
         return list(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
