@@ -27,9 +27,7 @@ from services.retrieval.types import (
 
 DIMENSIONS = 8
 CONFIG = CollectionConfig(dimensions=DIMENSIONS)
-WORDS = tuple(
-    ["red", "green", "blue", "heavy", "light", "stone", "river", "mountain", "castle", "winter"]
-)
+WORDS = ("red", "green", "blue", "heavy", "light", "stone", "river", "mountain", "castle", "winter")
 
 
 def unit_vectors(generator: np.random.Generator, *shape: int) -> Vectors:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import faiss
 import numpy as np
 import pytest
@@ -96,8 +98,6 @@ def test_ann_index_finds_nearly_all(config: IndexConfig, unit: bool) -> None:
 
 @pytest.mark.parametrize("config", ANN, ids=lambda config: str(config.type))
 def test_ann_index_is_searched_alike_by_many_threads(config: IndexConfig) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     index = DenseIndex.build(clustered(11_000, 16), config, POLICY)
     queries = clustered(20, 16, seed=1)
     allowed = np.arange(11_000) % 3 > 0

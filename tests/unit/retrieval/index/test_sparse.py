@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import bm25s
 import numpy as np
 import pytest
@@ -30,6 +34,7 @@ from tests.unit.retrieval.index.reference import (
     random_documents,
 )
 
+XQUAD = Path("../shared/data/xquad-en/xquad.en.json")
 SPARSE = SearchOptions(SearchMode.SPARSE, k=1000)
 
 
@@ -138,8 +143,23 @@ def test_min_score_compares_bm25_in_sparse_mode() -> None:
 
 
 def test_words_of_title_are_found() -> None:
-    from dataclasses import replace
-
     one = document("a", ["red stone"])
     titled = replace(one, info=replace(one.info, title="Winter palace"))
     assert search(index_of([titled]), "palaces")
+
+
+@pytest.mark.skipif(not XQUAD.exists(), reason=f"{XQUAD} is not there")
+def test_paragraphs_of_xquad_are_found_by_their_questions() -> None:
+    articles = json.loads(XQUAD.read_text())["data"]
+    paragraphs = [paragraph for article in articles for paragraph in article["paragraphs"]]
+    index = index_of([document(f"{at:03d}", [p["context"]]) for at, p in enumerate(paragraphs)])
+    asked = [(qa["question"], at) for at, p in enumerate(paragraphs) for qa in p["qas"]]
+    options = SearchOptions(SearchMode.SPARSE, num_candidates=10)
+    found = index.generation.candidates([Query(question) for question, _ in asked], options)
+    ranks = [
+        next((at for at, hit in enumerate(hits, 1) if int(hit.document.id) == expected), 99)
+        for hits, (_, expected) in zip(found, asked, strict=True)
+    ]
+    assert np.mean([rank == 1 for rank in ranks]) >= 0.918
+    assert np.mean([rank <= 5 for rank in ranks]) >= 0.985
+    assert np.mean([1 / rank if rank <= 10 else 0 for rank in ranks]) >= 0.948

@@ -123,8 +123,17 @@ def _broken(arrays: Arrays) -> list[tuple[str, np.ndarray[Any, Any] | None]]:
             array.dtype in (np.int32, np.int64)
             and len(array)
             and not name.endswith(
-                ("lengths", "num_bytes", "written_at_ms", "starts", "ends", "pages", "number")
-                + ("lines_start", "lines_end")
+                (
+                    "lengths",
+                    "num_bytes",
+                    "written_at_ms",
+                    "starts",
+                    "ends",
+                    "pages",
+                    "number",
+                    "lines_start",
+                    "lines_end",
+                )
             )
         ):
             changes.append((name, array + np.array(10**6, dtype=array.dtype)))
