@@ -257,7 +257,7 @@ class FileStore:
     async def _ids(
         self, key: str, before: tuple[int, str] | None, batch: int
     ) -> AsyncIterator[list[str]]:
-        """Members of a sorted set in falling order of (score, member), a batch at a time."""
+        """Members of a sorted set in falling order of (score, member), a batch at a time, never none."""
         highest = "+inf" if before is None else str(before[0])
         offset = 0
         while True:
@@ -267,7 +267,8 @@ class FileStore:
                 )
             )
             ids = [(int(score), bytes(member).decode()) for member, score in entries]
-            yield [member for score, member in ids if before is None or (score, member) < before]
+            if wanted := [one for score, one in ids if before is None or (score, one) < before]:
+                yield wanted
             if len(entries) < batch:
                 return
             offset += batch
