@@ -99,7 +99,7 @@ class Attachments:
 
     async def delete_collection(self, name: str) -> str:
         """Removes a collection with all it holds; returns the token of the write."""
-        view = await self._collections.find(name)
+        view = await self._collections.find(name, "name")
         position = await self._replica.delete_collection(name)
         try:
             await self._files.detach_all(view.id)

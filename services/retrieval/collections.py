@@ -106,7 +106,12 @@ class Collections:
             check_collection_name(name, field)
         with suppress(DependencyDown, DeadlineExceeded):  # then memory is all that can be known
             await self._replica.sync(_LOOK_S)
-        return self._replica.collection(name)
+        try:
+            return self._replica.collection(name)
+        except CollectionNotFound:
+            raise CollectionNotFound(
+                f"{field}: there is no collection {name!r}", field=field
+            ) from None
 
     def page(self, after: str, limit: int) -> tuple[list[CollectionView], bool]:
         """Collections by name, and whether there are more."""
@@ -117,11 +122,11 @@ class Collections:
         self, name: str, title: str | None, metadata: Mapping[str, str] | None, caller: Caller
     ) -> tuple[CollectionView, str]:
         """The collection as it is afterwards, and the token. Raises `OrreryError`."""
-        check_collection_name(name, "name")
         if title is not None:
             check_label(title, "title")
         if metadata is not None:
             check_collection_metadata(metadata)
+        await self.find(name, "name")
         position = await self._replica.update_collection(name, title=title, metadata=metadata)
         return await self._written(name, position, caller)
 

@@ -44,6 +44,6 @@ def for_metric(vectors: Vectors, metric: Metric) -> Vectors:
     """`[n, dimensions]`: rows of length 1 where the metric is cosine; rows of zeros stay."""
     if metric is not Metric.COSINE:
         return vectors
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    lengths[lengths == 0.0] = 1.0
-    return (vectors / lengths).astype(np.float32, copy=False)
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
+    unit: Vectors = vectors / np.where(lengths > 0, lengths, np.float32(1.0))
+    return unit

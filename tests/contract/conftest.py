@@ -23,6 +23,11 @@ from services.engine.config import EngineConfig
 from services.generation.config import GenerationConfig
 from services.generation.native import NativeBackend
 from services.runtime.metrics import PrometheusRegistry
+from tests.contract.retrieval_served import (
+    ServedRetrieval,
+    retrieval_in_process,
+    served_retrieval,
+)
 from tests.contract.served import Served, is_idle
 from tests.fakes.generation_server import generation_server
 
@@ -86,3 +91,24 @@ async def _on_platform(target: str, http_url: str) -> AsyncIterator[Served]:
     async with grpc.aio.insecure_channel(target) as channel:
         metadata = (("application", APPLICATION),)
         yield Served(target, channel, metadata, MODEL, FOLDER, http_url, exact=False)
+
+
+@pytest.fixture(scope="session")
+def retrieval_in_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the retrieval service with the real embedding model listens; started once."""
+    with retrieval_in_process(tmp_path_factory.mktemp("retrieval")) as server:
+        yield server.target
+
+
+@pytest.fixture(params=["in-process", pytest.param("platform", marks=[pytest.mark.integration])])
+async def retrieval(request: pytest.FixtureRequest) -> AsyncIterator[ServedRetrieval]:
+    """The retrieval application under test. What a test makes is removed, and nothing runs on."""
+    on_platform = request.param == "platform"
+    if not on_platform:
+        target = request.getfixturevalue("retrieval_in_this_process")
+    elif TARGET_VARIABLE in os.environ:
+        target = os.environ[TARGET_VARIABLE]
+    else:
+        target = request.getfixturevalue("platform").grpc_target
+    async with served_retrieval(target, platform=on_platform) as application:
+        yield application

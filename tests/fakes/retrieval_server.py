@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
@@ -171,7 +172,8 @@ async def _main(arguments: argparse.Namespace) -> None:
         model=arguments.model,
         port=arguments.port,
     ) as server:
-        print(server.target.rpartition(":")[2], flush=True)
+        sys.stdout.write(server.target.rpartition(":")[2] + "\n")
+        sys.stdout.flush()
         await stop.wait()
 
 
