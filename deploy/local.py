@@ -18,15 +18,16 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from deploy import node
+from deploy import embedded_redis, node
 from deploy.node import HOST, StartError
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
@@ -36,13 +37,18 @@ from services.runtime.config import Settings, SettingsError
 
 @dataclass(frozen=True)
 class Options:
-    """Where the platform listens and keeps its data. Port 0 means any free one."""
+    """Where the platform listens and keeps its data. Port 0 means any free one.
+
+    `redis_url` None: the launcher starts a Redis of the platform's own.
+    """
 
     config: Path
     data_dir: Path
     http_port: int
     grpc_port: int
     metrics_port: int
+    redis_url: SecretStr | None = None
+    redis_fsync: str = "always"
 
 
 def up(options: Options, console: Console) -> PlatformState:
@@ -54,7 +60,10 @@ def up(options: Options, console: Console) -> PlatformState:
     running = PlatformState.load(options.data_dir)
     if running is not None and find_processes(running.platform_id):
         console.print("The platform is already running.")
+        _revive_redis(options, running)
         return running
+    if running is not None:
+        embedded_redis.stop(running.platform_id)  # of a platform that was killed
 
     options = _with_ports(options)
     config = _load_config(options)
@@ -64,6 +73,7 @@ def up(options: Options, console: Console) -> PlatformState:
     except BaseException as error:
         node.disconnect()
         end_processes(platform_id)
+        embedded_redis.stop(platform_id)
         shutil.rmtree(_run_dir(platform_id), ignore_errors=True)
         if isinstance(error, StartError) or not isinstance(error, Exception):
             raise
@@ -80,7 +90,8 @@ def down(options: Options, console: Console) -> None:
         if find_processes(state.platform_id):
             node.drain(state.ray_address)
         count = end_processes(state.platform_id)
-    left = find_processes(state.platform_id)
+        count += embedded_redis.stop(state.platform_id)  # last: until now somebody may write
+    left = [*find_processes(state.platform_id), *embedded_redis.find(state.platform_id)]
     if left:
         raise StartError(f"processes that would not end: {[process.pid for process in left]}")
     shutil.rmtree(_run_dir(state.platform_id), ignore_errors=True)
@@ -93,7 +104,6 @@ def _start(
 ) -> PlatformState:
     run_dir = _run_dir(platform_id)
     run_dir.mkdir(mode=0o700, parents=True)
-    environment = ray_environment(platform_id, run_dir, _free_port(), _free_port())
     applications = tuple(app["name"] for app in config["applications"])
     with Progress(
         SpinnerColumn(),
@@ -104,8 +114,14 @@ def _start(
     ) as progress:
         tasks = {
             name: progress.add_task(name, total=1, state="waiting")
-            for name in ("ray", *applications)
+            for name in ("redis", "ray", *applications)
         }
+        progress.update(tasks["redis"], state="starting")
+        redis_url, redis_address = _redis(options, platform_id)
+        progress.update(tasks["redis"], state="running", completed=1)
+        environment = ray_environment(
+            platform_id, run_dir, _free_port(), _free_port(), options.data_dir, redis_url
+        )
         progress.update(tasks["ray"], state="starting")
         address = node.start_ray(environment, run_dir, options.metrics_port, _free_port())
         node.connect(address, environment)
@@ -125,11 +141,29 @@ def _start(
         grpc=f"{HOST}:{options.grpc_port}",
         metrics=f"{HOST}:{options.metrics_port}",
         ray_address=address,
+        redis=redis_address,
         applications=applications,
         session_pids_root=roots,
     )
     state.save(options.data_dir)
     return state
+
+
+def _redis(options: Options, platform_id: str) -> tuple[str, str | None]:
+    """The URL of the Redis to use, and the address of the embedded one if that is it."""
+    if options.redis_url is not None:
+        url = options.redis_url.get_secret_value()
+        embedded_redis.check_external(url)
+        return url, None
+    embedded = embedded_redis.start(platform_id, options.data_dir, options.redis_fsync)
+    return embedded.url, embedded.address
+
+
+def _revive_redis(options: Options, running: PlatformState) -> None:
+    """Starts the embedded Redis of a running platform again, should it have been killed whole."""
+    if running.redis is None or embedded_redis.find(running.platform_id):
+        return
+    embedded_redis.start(running.platform_id, options.data_dir, options.redis_fsync)
 
 
 def _wait_until_ready(http_port: int) -> None:
@@ -174,8 +208,13 @@ def _with_ports(options: Options) -> Options:
                 f"{name} port {port} is taken by another process: stop it, or choose another "
                 f"with --{name}-port or ORRERY_{name.upper()}_PORT"
             )
-        ports[f"{name}_port"] = port
-    return Options(config=options.config, data_dir=options.data_dir, **ports)
+        ports[name] = port
+    return replace(
+        options,
+        http_port=ports["http"],
+        grpc_port=ports["grpc"],
+        metrics_port=ports["metrics"],
+    )
 
 
 def _is_free(port: int) -> bool:
@@ -217,7 +256,10 @@ def _parse_options(arguments: list[str], settings: Settings) -> tuple[str, Optio
             f"--{name}-port", type=int, default=default, help=f"default {default}; 0 = any free one"
         )
     parsed = vars(parser.parse_args(arguments))
-    return parsed.pop("command"), Options(**parsed)
+    command = parsed.pop("command")
+    return command, Options(
+        **parsed, redis_url=settings.redis_url, redis_fsync=settings.redis_fsync
+    )
 
 
 def main() -> int:

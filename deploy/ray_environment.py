@@ -18,7 +18,12 @@ MAX_REQUEST_BYTES = 16 << 20
 
 
 def ray_environment(
-    platform_id: str, run_dir: Path, stats_port: int, proxy_metrics_port: int
+    platform_id: str,
+    run_dir: Path,
+    stats_port: int,
+    proxy_metrics_port: int,
+    data_dir: Path,
+    redis_url: str,
 ) -> dict[str, str]:
     """This process's environment plus the platform's settings.
 
@@ -33,6 +38,9 @@ def ray_environment(
     settings = {
         MARKER: platform_id,
         "PYTHONPATH": python_path,
+        # Replicas run in folders of their own, so the path must be absolute.
+        "ORRERY_DATA_DIR": str(data_dir.resolve()),
+        "REDIS_URL": redis_url,
         # No telemetry, no token file in the home folder: one machine, loopback only.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",

@@ -25,6 +25,7 @@ class PlatformState(BaseModel):
     grpc: str
     metrics: str
     ray_address: str
+    redis: str | None = None  # of the embedded one; None: REDIS_URL names another
     applications: tuple[str, ...]
     session_pids_root: tuple[int, ...]
 

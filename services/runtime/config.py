@@ -47,6 +47,8 @@ class Settings(BaseModel):
     grpc_port: int = Field(default=9000, ge=1, le=65535)
     metrics_port: int = Field(default=8090, ge=1, le=65535)
     redis_url: SecretStr | None = None  # REDIS_URL: may hold a password. None: no store
+    # When the embedded Redis syncs its file: "always" = before it acknowledges a write.
+    redis_fsync: Literal["always", "everysec", "no"] = "always"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
