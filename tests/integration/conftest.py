@@ -10,6 +10,7 @@ import pytest
 from orrery import Client
 from tests.fakes.gateway_server import gateway_server
 from tests.fakes.generation_server import MODEL_NAME
+from tests.fakes.retrieval_gateway import retrieval_gateway
 from tests.fakes.toy_backend import ToyBackend, ToySettings
 
 
@@ -61,3 +62,33 @@ def _in_process_api() -> Iterator[HttpApi]:
 
     with gateway_server(backend) as gateway:
         yield HttpApi(gateway.url, MODEL_NAME, is_idle)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalApi:
+    """Where the API listens that has embeddings, collections and vector stores."""
+
+    url: str
+    embedding_model: str
+
+    @property
+    def base_url(self) -> str:
+        """As OpenAI's clients want it."""
+        return f"{self.url}/v1"
+
+
+@pytest.fixture(
+    scope="session",
+    params=["in_process", pytest.param("platform", marks=pytest.mark.integration)],
+)
+def retrieval_api(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RetrievalApi]:
+    """The same cases run against both, each with the real embedding model."""
+    if request.param == "platform":
+        platform = request.getfixturevalue("platform")
+        yield RetrievalApi(platform.http_url, "embedding")
+    else:
+        folder = tmp_path_factory.mktemp("retrieval")
+        with retrieval_gateway(folder, model=True) as gateway:
+            yield RetrievalApi(gateway.url, "embedding")
