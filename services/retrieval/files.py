@@ -257,7 +257,7 @@ class FileStore:
     async def _ids(
         self, key: str, before: tuple[int, str] | None, batch: int
     ) -> AsyncIterator[list[str]]:
-        """Members of a sorted set in falling order of (score, member), in batches that are not empty."""
+        """Members of a sorted set in falling order of (score, member), in batches with some."""
         highest = "+inf" if before is None else str(before[0])
         offset = 0
         while True:

@@ -70,6 +70,7 @@ class RetrievalApi:
 
     url: str
     embedding_model: str
+    chat_model: str
 
     @property
     def base_url(self) -> str:
@@ -87,8 +88,8 @@ def retrieval_api(
     """The same cases run against both, each with the real embedding model."""
     if request.param == "platform":
         platform = request.getfixturevalue("platform")
-        yield RetrievalApi(platform.http_url, "embedding")
+        yield RetrievalApi(platform.http_url, "embedding", "orrery-llama")
     else:
         folder = tmp_path_factory.mktemp("retrieval")
         with retrieval_gateway(folder, model=True) as gateway:
-            yield RetrievalApi(gateway.url, "embedding")
+            yield RetrievalApi(gateway.url, "embedding", MODEL_NAME)
