@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from services.rag.prompts.passages import joined_lines, title_of
@@ -78,12 +78,15 @@ def cite(
     passages: Sequence[Passage],
     used: Sequence[int],
     markers: Sequence[Marker] = (),
+    names: Set[str] = frozenset(),
 ) -> list[Citation]:
     """The citations of an answer, in its order; sentences that nothing supports have none.
 
-    `used` are the indexes of the passages that the model saw; `markers` number them from 1.
+    `used` are the indexes of the passages that the model saw; `markers` number them from 1. Only
+    passages that have all `names`, in title or text, are cited.
     """
-    candidates = [c for index in used for c in _candidates(index, passages[index])]
+    naming = {index for index in used if names <= _words_of(passages[index])}
+    candidates = [c for index in sorted(naming) for c in _candidates(index, passages[index])]
     finder = _Finder(question, {index: passages[index] for index in used}, candidates)
     citations: list[Citation] = []
     for sentence in sentences(answer):
@@ -91,12 +94,16 @@ def cite(
         text = answer[sentence.start : sentence.end]
         found = [finder.best(text, {index}, marked=True) for index in marked]
         if not any(found):
-            found = [finder.best(text, set(used), marked=False)]
+            found = [finder.best(text, naming, marked=False)]
         for scored in found:
             if scored is not None:
                 index = scored.candidate.passage
                 citations.append(_citation(sentence, scored, passages[index]))
     return citations
+
+
+def _words_of(passage: Passage) -> set[str]:
+    return {word.key for text in (title_of(passage), passage.text) for word in words(text)}
 
 
 class _Finder:

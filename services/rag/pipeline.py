@@ -27,6 +27,7 @@ from services.rag.packing import Packed, Packing, pack
 from services.rag.planning import Plan, make_plan
 from services.rag.prompts.style import REFUSAL
 from services.rag.running import Running
+from services.rag.sentences import names
 from services.rag.services import Services, Tokenized
 from services.rag.timeline import StageRun, Timeline
 from services.rag.types import (
@@ -223,13 +224,16 @@ class _Asking:
         written = writer.written
         if written is None or not written.text or self._plan.style.is_refusal(written.text):
             return []
+        question = self._plan.question.text
         with self._timeline.stage("cite") as stage:
             citations = cite(
                 written.text,
-                self._plan.question.text,
+                # What a follow-up is about is in the questions before it.
+                f"{found.queries[0]} {question}",
                 found.passages,
                 packed.used,
                 written.markers,
+                names(question) if self._plan.style.confuses_names else frozenset(),
             )
             stage.detail = f"{len(citations)} citations"
         return citations

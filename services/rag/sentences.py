@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Span", "Word", "sentences", "words"]
+__all__ = ["Span", "Word", "names", "sentences", "words"]
 
 # Behind these a full stop ends no sentence.
 _ABBREVIATIONS = frozenset((
@@ -67,6 +67,15 @@ def words(text: str, span: Span | None = None) -> list[Word]:
         Word(_key(match[0]), match.start(), match.end())
         for match in _WORD.finditer(text, span.start, span.end)
     ]
+
+
+def names(question: str) -> set[str]:
+    """The words, but the first, that begin with a capital or a digit, as they are compared."""
+    return {
+        word.key
+        for word in words(question)[1:]
+        if question[word.start].isupper() or question[word.start].isdigit()
+    }
 
 
 def _add(spans: list[Span], text: str, start: int, end: int) -> None:

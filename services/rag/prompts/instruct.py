@@ -44,6 +44,7 @@ class InstructStyle:
     max_passages = 8
     max_tokens = 512
     reasons = True
+    confuses_names = False
 
     @property
     def query_prompts(self) -> InstructQueryPrompts:

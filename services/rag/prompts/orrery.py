@@ -23,6 +23,7 @@ class OrreryStyle:
     max_tokens = 48
     query_prompts = None
     reasons = False
+    confuses_names = True
 
     def chat(self, prompt: AnswerPrompt) -> list[Message]:
         """Earlier turns as turns, the passages before the first of them."""

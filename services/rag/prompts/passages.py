@@ -22,8 +22,8 @@ def joined_lines(text: str) -> str:
 
 
 def title_of(passage: Passage) -> str:
-    """The innermost heading that the passage stands under, or its document's title."""
-    return joined_lines(passage.title_path[-1] if passage.title_path else passage.document_title)
+    """The headings that the passage stands under, or its document's title."""
+    return joined_lines(" – ".join(passage.title_path) or passage.document_title)
 
 
 def numbered(passages: Sequence[Passage]) -> str:

@@ -98,6 +98,14 @@ class PromptStyle(Protocol):
         """Whether the model can be asked to reason first."""
         ...
 
+    @property
+    def confuses_names(self) -> bool:
+        """Whether the model may answer from a passage on something of a like name.
+
+        Then a passage supports an answer only if it has every name in the question.
+        """
+        ...
+
     def chat(self, prompt: AnswerPrompt) -> list[Message]:
         """The chat that asks for the answer."""
         ...

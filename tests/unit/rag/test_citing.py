@@ -111,6 +111,14 @@ def test_two_sentences_are_quoted_only_where_both_are_needed() -> None:
     assert citation.quote.startswith("Bramhaven has a population")
 
 
+def test_passage_without_the_names_is_not_cited() -> None:
+    assert cite("Tamir Osker", QUESTION, [NEAR, SHIP], [0], names={"veloria"}) == []
+    (citation,) = cite("Tamir Osker", QUESTION, [NEAR, SHIP], [0, 1], names={"veloria"})
+    assert citation.passage == 1
+    marked = cite("Tamir Osker", QUESTION, [NEAR, SHIP], [0, 1], [Marker(11, (2,))], {"veloria"})
+    assert marked[0].passage == 1
+
+
 TEXTS = st.lists(
     st.sampled_from(["Osker", "Veloria", "is", "the", "1874", ".", "\n", "\n\n", "ships", "# "]),
     max_size=25,

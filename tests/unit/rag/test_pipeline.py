@@ -173,6 +173,14 @@ async def test_answer_that_no_passage_supports_is_withdrawn() -> None:
     assert (answer.text, answer.abstention) == (REFUSAL, Abstention.UNSUPPORTED)
 
 
+async def test_answer_from_a_passage_on_a_like_name_is_withdrawn() -> None:
+    harness = Harness(FakeServices([SHIP], ["Tamir Osker"]))
+    _, _, answer = await harness.asked("Who commands the Velorio?")
+    assert answer.abstention is Abstention.UNSUPPORTED
+    _, _, answer = await harness.asked("Who commands the Velorio?", model="chat")
+    assert answer.abstention is None, "a model that does not confuse names is trusted"
+
+
 async def test_open_mode_answers_without_passages_and_without_citations() -> None:
     harness = Harness(FakeServices([], ["Quill Harrow"]))
     _, _, answer = await harness.asked(mode=AnswerMode.OPEN)

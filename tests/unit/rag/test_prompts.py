@@ -48,9 +48,9 @@ def test_orrery_without_passages_asks_the_bare_question() -> None:
     assert chat == [Message("user", format_question([], "Who?"))]
 
 
-def test_title_is_the_innermost_heading() -> None:
+def test_title_is_the_headings_or_else_the_documents() -> None:
     under = Passage("d#0", "d", "text", 0.5, document_title="Doc", title_path=("Doc", "Part"))
-    assert title_of(under) == "Part"
+    assert title_of(under) == "Doc – Part"
     assert title_of(VELORIA) == "Veloria"
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rag.sentences import sentences, words
+from services.rag.sentences import names, sentences, words
 
 
 def split(text: str) -> list[str]:
@@ -57,3 +57,8 @@ def test_words_are_compared_without_case_possessive_and_plural() -> None:
         "3,416",
         "glass",
     ]
+
+
+def test_names_are_the_words_that_begin_with_a_capital_or_digit_but_the_first() -> None:
+    assert names("Who built the Tevamere Hall in 1662?") == {"tevamere", "hall", "1662"}
+    assert names("Where does it stand?") == set()
