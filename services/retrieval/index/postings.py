@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +35,13 @@ class Vocabulary:
     def find(self, term: str) -> int | None:
         return self._ids.get(term)
 
-    def ids(self, terms: Iterable[str]) -> list[int]:
+    def ids(self, terms: Sequence[str]) -> list[int]:
         """Ids of terms, new ones are added."""
         known = self._ids
-        return [known.setdefault(term, len(known)) for term in terms]
+        ids = list(map(known.get, terms))
+        if None in ids:
+            ids = [known.setdefault(term, len(known)) for term in terms]
+        return cast(list[int], ids)
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +67,7 @@ class Postings:
     def of(rows: Sequence[Sequence[int]]) -> Postings:
         """From the term ids of each row."""
         lengths = np.array([len(ids) for ids in rows], dtype=np.int32)
-        ids = np.fromiter((i for row in rows for i in row), np.int64, int(lengths.sum()))
+        ids = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
         keys, counts = np.unique(
             ids << 32 | np.repeat(np.arange(len(rows)), lengths), return_counts=True
         )

@@ -80,7 +80,7 @@ class DocumentTable:
             content_hash=self.content_hashes[document],
             num_bytes=int(self.num_bytes[document]),
             written_at_ms=int(self.written_at_ms[document]),
-            metadata=read_metadata(self.spelt.raw(document)),
+            metadata=read_metadata(self.spelt[document]),
         )
 
     @staticmethod
@@ -152,7 +152,7 @@ class ChunkTable:
         return _nbytes(self)
 
     def chunk(self, row: int) -> Chunk:
-        path = self.title_paths.raw(row)
+        path = self.title_paths[row]
         return Chunk(
             text=self.texts[row],
             start=int(self.starts[row]),
@@ -161,7 +161,7 @@ class ChunkTable:
             line_start=int(self.lines_start[row]),
             line_end=int(self.lines_end[row]),
             page=int(self.pages[row]),
-            metadata=read_metadata(self.spelt.raw(row)),
+            metadata=read_metadata(self.spelt[row]),
         )
 
     @staticmethod
@@ -220,7 +220,7 @@ def spell_metadata(metadata: Metadata) -> str:
     return json.dumps({name: _plain(value) for name, value in metadata.items()})
 
 
-def read_metadata(spelt: bytes) -> dict[str, MetadataValue]:
+def read_metadata(spelt: str) -> dict[str, MetadataValue]:
     if not spelt:
         return {}
     values = json.loads(spelt).items()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 
 import Stemmer
 from bm25s import stopwords as stopword_lists
@@ -20,7 +20,8 @@ __all__ = ["Analyzer", "chunk_search_text", "supported_languages"]
 NO_LANGUAGE = "none"
 # Two forms of English and Dutch that newer algorithms of the same family replace.
 _SUPERSEDED = frozenset({"porter", "dutch_porter"})
-_WORD = re.compile(r"(?u)\b\w\w+\b")  # bm25s's default
+_WORD = re.compile(r"\w\w+")  # what bm25s's default finds
+_CACHED_WORDS = 50_000
 _STOPWORDS = {
     "danish": stopword_lists.STOPWORDS_DANISH,
     "dutch": stopword_lists.STOPWORDS_DUTCH,
@@ -61,17 +62,18 @@ class Analyzer:
             known = ", ".join(supported_languages())
             raise ValueError(f"language {language!r} is none of {known}")
         self._language = language
-        self._stopwords = frozenset(_STOPWORDS.get(language, ()))
         self._local = threading.local()
 
-    def terms(self, text: str) -> Sequence[str]:
+    def terms(self, text: str) -> list[str]:
         """The terms of a text in order, with repetitions."""
-        stopwords = self._stopwords
-        words = [word for word in _WORD.findall(text.lower()) if word not in stopwords]
-        if self._language == NO_LANGUAGE:
-            return words
-        stemmer = getattr(self._local, "stemmer", None)
-        if stemmer is None:
-            stemmer = self._local.stemmer = Stemmer.Stemmer(self._language)
-        stems: list[str] = stemmer.stemWords(words)
-        return stems
+        stem = getattr(self._local, "stem", None)
+        if stem is None:
+            stem = self._local.stem = _cached_stem(self._language)
+        return list(filter(None, map(stem, _WORD.findall(text.lower()))))
+
+
+def _cached_stem(language: str) -> Callable[[str], str]:
+    """A word's stem, empty for a stop word; remembers the words it saw last."""
+    stopwords = frozenset(_STOPWORDS.get(language, ()))
+    stem = str if language == NO_LANGUAGE else Stemmer.Stemmer(language, 0).stemWord
+    return lru_cache(_CACHED_WORDS)(lambda word: "" if word in stopwords else stem(word))
