@@ -72,7 +72,7 @@ class ParseLimits:
 
     max_bytes: int = 8 * 2**20
     max_characters: int = 16 * 2**20  # of text, decoded or extracted
-    max_blocks: int = 500_000  # headings, paragraphs, rows...
+    max_blocks: int = 200_000  # headings, paragraphs, rows...
     max_pages: int = 5_000  # PDF
     max_depth: int = 200  # elements in elements: HTML, DOCX, JSON
     max_fields: int = 512  # columns of a row, members of an object

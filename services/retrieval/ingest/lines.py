@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_right
 
 __all__ = ["LineIndex", "skip_space", "trimmed"]
@@ -15,7 +16,8 @@ class LineIndex:
     """The lines of one text, counted from 0 in `starts` and from 1 in `number`."""
 
     def __init__(self, text: str) -> None:
-        self.starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
+        self.starts = array("q", [0])
+        self.starts.extend(end.end() for end in _LINE_END.finditer(text))
         self._end = len(text)
 
     def __len__(self) -> int:

@@ -59,7 +59,7 @@ def parse(
 def _parse_text(kind: Format, text: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
     match kind:
         case Format.MARKDOWN:
-            return parse_markdown(text)
+            return parse_markdown(text, limits)
         case Format.HTML:
             return parse_html(text, limits)
         case Format.CSV:
@@ -69,6 +69,6 @@ def _parse_text(kind: Format, text: str, media_type: str, limits: ParseLimits) -
         case Format.JSON_LINES:
             return parse_json_lines(text, limits)
         case Format.CODE:
-            return parse_code(text, media_type)
+            return parse_code(text, media_type, limits)
         case _:
-            return parse_text(text)
+            return parse_text(text, limits)

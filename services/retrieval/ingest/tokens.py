@@ -5,6 +5,7 @@ Knows nothing of documents and chunks.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,14 +57,14 @@ class TokenIndex:
     """
 
     def __init__(self, text: str, tokenizer: Tokenizer) -> None:
-        self._starts: list[int] = []
+        self._starts = array("q")
         slices = _slices(text)
         for first in range(0, len(slices), _SLICES_AT_ONCE):
             batch = slices[first : first + _SLICES_AT_ONCE]
             pieces = [text[start:end] for start, end in batch]
             encodings = tokenizer.encode_batch(pieces, add_special_tokens=False)
             for (start, _), encoding in zip(batch, encodings, strict=True):
-                self._starts += [start + offset for offset, _ in encoding.offsets]
+                self._starts.extend(start + offset for offset, _ in encoding.offsets)
 
     def size(self, start: int, end: int) -> int:
         """How many tokens begin in `[start, end)`; at least what its characters count for."""

@@ -5,7 +5,7 @@ Goes by empty lines and indentation alone, which hold in nearly every language; 
 
 from __future__ import annotations
 
-from services.retrieval.ingest.document import Block, BlockKind, ParsedDocument
+from services.retrieval.ingest.document import Block, BlockKind, ParsedDocument, ParseLimits
 from services.retrieval.ingest.formats.text import divided_by_empty_lines
 from services.retrieval.ingest.lines import LineIndex
 
@@ -15,10 +15,11 @@ __all__ = ["parse_code"]
 _CLOSERS = ("}", ")", "]", ">", "end", "#endif", "*/", '"""', "'''", "else", "{")
 
 
-def parse_code(text: str, media_type: str) -> ParsedDocument:
+def parse_code(text: str, media_type: str, limits: ParseLimits) -> ParsedDocument:
     """A document of code blocks: each begins after an empty line, at a line without indent."""
     lines = LineIndex(text)
-    runs = divided_by_empty_lines(text, lines, 0, len(lines), BlockKind.CODE)
+    whole = (0, len(text))
+    runs = divided_by_empty_lines(text, lines, whole, BlockKind.CODE, limits.max_blocks)
     blocks: list[Block] = []
     for run in runs:
         if blocks and not _opens(text, run):

@@ -46,7 +46,7 @@ def parse_json(text: str, limits: ParseLimits) -> ParsedDocument:
     except (ValueError, RecursionError) as error:
         raise unreadable(f"not JSON that can be read: {_reason(error)}") from None
     if not elements or not all(isinstance(element, dict) for element, _, _ in elements):
-        return parse_code(text, "application/json")
+        return parse_code(text, "application/json", limits)
     builder = RecordBuilder(limits)
     for element, start, end in elements:
         builder.add(element, (lines.number(start), lines.number(end - 1)))
