@@ -11,6 +11,15 @@ from rich.text import Text
 
 from orrery.cli.platform_state import read_platform_state
 from orrery.cli.processes import PlatformProcess, platform_processes
+from orrery.cli.service_loads import (
+    LOAD_HEADINGS,
+    OTHER,
+    READY,
+    AnyLoad,
+    ask_load,
+    load_cells,
+    load_details,
+)
 from orrery.cli.session import (
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
@@ -23,15 +32,11 @@ from orrery.cli.session import (
 )
 from orrery.cli.tables import new_table
 from orrery.client import Client
-from orrery.errors import OrreryError
-from orrery.results import Load
 from orrery.settings import data_dir, target_from_env
 
 __all__ = ["status"]
 
 _MIB = 1 << 20
-_READY = "ready"
-_OTHER = "-"  # serves something other than text generation; its own service says how it is
 _REPLICA_TITLE = "ray::ServeReplica:"
 
 
@@ -42,7 +47,7 @@ class _Service:
     application: str
     model: str | None
     state: str
-    load: Load | None
+    load: AnyLoad | None
     replicas: int | None
 
 
@@ -87,28 +92,20 @@ def status(
         write_json(report)
     else:
         _print(report)
-    if any(service.state not in (_READY, _OTHER) for service in report.services):
+    if any(service.state not in (READY, OTHER) for service in report.services):
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
 def _services(client: Client, processes: list[PlatformProcess]) -> list[_Service]:
     services = []
     for application in client.applications():
-        load: Load | None = None
-        state = _OTHER
-        if application.error is not None:
-            state = application.error.reason
-        elif application.model is not None:
-            try:
-                load, state = client.load(application.name or None), _READY
-            except OrreryError as error:
-                state = error.reason
+        found = ask_load(client, application)
         services.append(
             _Service(
                 application=application.name,
-                model=application.model.name if application.model else None,
-                state=state,
-                load=load,
+                model=found.model,
+                state=found.state,
+                load=found.load,
                 replicas=_replicas(application.name, processes),
             )
         )
@@ -129,7 +126,7 @@ def _http_state(address: str, timeout_s: float) -> str:
         response = httpx.get(f"http://{address}/ready", timeout=timeout_s, trust_env=False)
     except httpx.HTTPError as error:
         return f"does not answer ({type(error).__name__})"
-    return _READY if response.is_success else f"not ready (HTTP {response.status_code})"
+    return READY if response.is_success else f"not ready (HTTP {response.status_code})"
 
 
 def _total_pss(processes: list[PlatformProcess]) -> int | None:
@@ -146,6 +143,12 @@ def _print(report: _Report) -> None:
     console.print()
     console.print(_service_table(report.services))
     console.print()
+    details = [(each.application, load_details(each.load)) for each in report.services]
+    for application, detail in details:
+        if detail:
+            console.print(Text(f"{application or '-'}: {detail}"))
+    if any(detail for _, detail in details):
+        console.print()
     if report.processes:
         console.print(_process_table(report))
     else:
@@ -156,29 +159,18 @@ def _print(report: _Report) -> None:
 
 
 def _service_table(services: list[_Service]) -> Table:
-    numbers = ("REPLICAS", "RUNNING", "WAITING", "KV USED", "HIT RATE")
-    table = new_table("APPLICATION", "MODEL", "STATE", *numbers, numbers=numbers)
+    headings = ("REPLICAS", *LOAD_HEADINGS)
+    table = new_table("APPLICATION", "MODEL", "STATE", *headings, numbers=headings)
     for service in services:
         table.add_row(
             service.application or "-",
             service.model or "-",
             service.state,
             str(service.replicas or "-"),
-            *_load_cells(service.load),
-            style=None if service.state in (_READY, _OTHER) else "red",
+            *load_cells(service.load),
+            style=None if service.state in (READY, OTHER) else "red",
         )
     return table
-
-
-def _load_cells(load: Load | None) -> tuple[str, ...]:
-    if load is None:
-        return ("-",) * 4
-    return (
-        str(load.num_running),
-        str(load.num_waiting),
-        f"{(load.num_blocks - load.num_free_blocks) / max(1, load.num_blocks):.0%}",
-        f"{load.prefix_cache_hit_rate:.0%}",
-    )
 
 
 def _process_table(report: _Report) -> Table:
