@@ -14,6 +14,7 @@ import typer
 from orrery.cli.ask import ask
 from orrery.cli.chat import chat
 from orrery.cli.collections import collections
+from orrery.cli.evaluate import evaluate
 from orrery.cli.generate import generate
 from orrery.cli.ingest import ingest
 from orrery.cli.models import models
@@ -62,3 +63,4 @@ def orrery(
 for command in (generate, chat, ingest, search, ask, models, status, score, tokenize):
     app.command()(command)
 app.add_typer(collections, name="collections")
+app.add_typer(evaluate, name="eval")
