@@ -1,4 +1,4 @@
-"""The guided tour of `make demo`: the platform answers over gRPC and over HTTP, on the terminal.
+"""The guided tour of `make demo`: text from both decoders, then answers from a folder of documents.
 
 It talks to the running platform as any user would, with the `orrery` client and the official
 `openai` client, and leaves it running.
@@ -14,9 +14,11 @@ from openai import OpenAI
 from rich.console import Console
 from rich.panel import Panel
 
+from deploy.demo_data import COLLECTION, DemoFolder, Question, ingest, tour_questions
 from deploy.local import data_dir_of
 from deploy.state import PlatformState
 from orrery import Client
+from orrery.cli.citations import print_citations
 from services.runtime.config import Settings
 
 MODELS = ("orrery-llama", "orrery-gpt")
@@ -41,7 +43,8 @@ QUESTIONS = (
 
 def main() -> int:
     console = Console()
-    state = PlatformState.load(data_dir_of(Settings.from_env()))
+    data_dir = data_dir_of(Settings.from_env())
+    state = PlatformState.load(data_dir)
     if state is None:
         console.print("[bold red]error:[/] no platform is running; start it with `make up`")
         return 1
@@ -56,6 +59,10 @@ def main() -> int:
             _answer_by_http(console, openai, model)
         _show_cache(console, client)
         openai.close()
+        folder = DemoFolder.below(data_dir)
+        _ingest(console, client, folder)
+        for question in tour_questions(folder):
+            _ask(console, client, question)
     _show_urls(console, state)
     return 0
 
@@ -121,6 +128,30 @@ def _show_cache(console: Console, client: Client) -> None:
     )
 
 
+def _ingest(console: Console, client: Client, folder: DemoFolder) -> None:
+    console.rule("Documents: a folder of Markdown, HTML, PDF and CSV becomes a collection")
+    report = ingest(client, folder)
+    console.print(f"  {folder.documents}", highlight=False, soft_wrap=True)
+    console.print(
+        f"  {report.num_ingested} files, {report.num_chunks} chunks in the collection "
+        f"{report.collection!r} after {report.duration_s:.1f} s; "
+        f"{len(report.unchanged)} were there already, {len(report.failed)} could not be read",
+        highlight=False,
+    )
+
+
+def _ask(console: Console, client: Client, question: Question) -> None:
+    console.rule(f"[bold]{question.text}")
+    started = time.perf_counter()
+    answer = client.ask(question.text, collection=COLLECTION)
+    console.print(answer.text, style="yellow" if answer.abstained else "green", highlight=False)
+    print_citations(console, answer)
+    passages = len(answer.passages.used)
+    console.print(
+        f"  [dim]{passages} passages read, {1000 * (time.perf_counter() - started):.0f} ms[/]"
+    )
+
+
 def _show_urls(console: Console, state: PlatformState) -> None:
     lines = [
         f"HTTP, OpenAI-compatible   http://{state.http}/v1",
@@ -128,9 +159,12 @@ def _show_urls(console: Console, state: PlatformState) -> None:
         f"gRPC                      {state.grpc}",
         f"metrics                   http://{state.metrics}/metrics",
         "",
-        "orrery chat --model orrery-llama     talk to it (the command is in .venv/bin)",
-        "orrery status                        what runs, how much memory",
-        "make down                            stop it",
+        "The command is in .venv/bin:",
+        "orrery chat -m orrery-llama     talk to it",
+        f'orrery ask -c {COLLECTION} "..."       ask the demo documents',
+        "orrery ingest DIR               take in your own; then orrery ask",
+        "orrery status                   what runs, how much memory",
+        "make down                       stop it; what was ingested stays",
     ]
     console.print(Panel("\n".join(lines), title="Orrery is running"), highlight=False)
 
