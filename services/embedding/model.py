@@ -23,6 +23,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 
 from services.embedding.folder import ModelFolderError, content_hash, find_folder
+from services.embedding.fused import fuse_gelu
 from services.embedding.precision import Comparison, compare, has_bfloat16
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
 
@@ -141,6 +142,8 @@ class TextEncoder:
             return
         float32 = self._transformer.model
         bfloat16 = copy.deepcopy(float32).to(torch.bfloat16)
+        if self._device.type == "cpu" and has_bfloat16(self._device):
+            fuse_gelu(bfloat16)
         found = self._compare(float32, bfloat16)
         chosen = wanted == "bfloat16" or found.is_better
         self._transformer.model = bfloat16 if chosen else float32
