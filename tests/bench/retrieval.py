@@ -3,8 +3,9 @@
     python -m tests.bench.retrieval [--quick] [--threads N] [--rounds N]
 
 100,000 chunks with vectors of 384 components, around centres as those of texts are, in a flat
-index, which is exact on both sides. Both sides get the same queries and threads and take turns;
-each figure is the median of the rounds.
+index, which is exact on both sides. FAISS is measured as it comes, and with BLAS from three queries
+on, which our side asks it for; the faster of the two is what we are compared with. Both sides get
+the same queries and threads and take turns; each figure is the median of the rounds.
 
     search   queries / time of one call with so many of them, k = 10
     ingest   chunks / time of `apply`, in batches of 1,000 documents, with the merges it leads to
@@ -53,7 +54,7 @@ NUM_WORDS = 30_000
 NUM_CENTRES = 500
 BATCHES = (1, 32)
 K = 10
-# Of raw FAISS, which our side is to reach at least.
+# Of raw FAISS with the better of its settings, which our side is to reach at least.
 TARGETS = {1: 0.5, 32: 0.5}
 
 
@@ -155,15 +156,20 @@ def search_rounds(
 def searches(generation: Generation, raw: Any) -> dict[str, Callable[[list[Query]], object]]:
     """What is measured: FAISS alone, and ours with more and more to do."""
 
-    def faiss_alone(queries: list[Query]) -> object:
-        return raw.search(np.array([query.vector for query in queries]), K)
+    def faiss_alone(blas_from: int) -> Callable[..., object]:
+        def search(queries: list[Query]) -> object:
+            faiss.cvar.distance_compute_blas_threshold = blas_from  # queries times components
+            return raw.search(np.array([query.vector for query in queries]), K)
+
+        return search
 
     def ours(mode: SearchMode, condition: Comparison | None = None) -> Callable[..., object]:
         options = SearchOptions(mode, K, condition)
         return lambda queries: generation.candidates(queries, options, limit=K)
 
     return {
-        "faiss": faiss_alone,
+        "faiss": faiss_alone(faiss.cvar.distance_compute_blas_threshold),
+        "faiss, BLAS from 3 queries": faiss_alone(3 * DIMENSIONS),
         "dense": ours(SearchMode.DENSE),
         "dense, 10% by filter": ours(SearchMode.DENSE, Comparison("group", Operator.LT, (10.0,))),
         "words": ours(SearchMode.SPARSE),
@@ -228,12 +234,12 @@ def show(console: Console, result: dict[str, Any]) -> bool:
     rows, reached = [], True
     for batch, qps in result["qps"].items():
         for name, value in qps.items():
-            share = value / qps["faiss"]
+            share = value / max(speed for side, speed in qps.items() if side.startswith("faiss"))
             needed = TARGETS[batch] if name == "dense" else None
             reached &= needed is None or share >= needed
             target = "" if needed is None else f">= {needed:g}"
             rows.append([name, str(batch), f"{value:,.0f}", f"{share:.2f}", target])
-    columns = ["search", "queries at once", "queries/s", "of FAISS", "target"]
+    columns = ["search", "queries at once", "queries/s", "of FAISS's better", "target"]
     console.print(report.table(f"{result['num_chunks']:,} x {DIMENSIONS}, flat", columns, rows))
     facts = [
         ["ingest, chunks/s", f"{result['ingest_chunks_per_s']:,.0f}"],

@@ -65,15 +65,20 @@ def test_flat_equals_faiss(num_queries: int, k: int) -> None:
         np.testing.assert_allclose(scores, expected_scores[number], rtol=1e-6, atol=1e-6)
 
 
-def test_flat_with_allowed_rows_equals_faiss_over_those() -> None:
-    vectors, queries = clustered(2000, 32), clustered(5, 32, seed=1)
-    allowed = np.random.default_rng(0).random(2000) < 0.3
+@pytest.mark.parametrize("num_queries", [1, 9])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3])
+def test_flat_with_allowed_rows_equals_faiss_over_those(num_queries: int, share: float) -> None:
+    vectors, queries = clustered(40_000, 32), clustered(num_queries, 32, seed=1)
+    allowed = np.random.default_rng(0).random(40_000) < share
+    allowed[:5] = True
     reference = faiss.IndexFlatIP(32)
     reference.add(vectors[allowed])
-    expected = np.flatnonzero(allowed)[reference.search(queries, 20)[1]]
+    k = min(20, int(allowed.sum()))
+    expected = np.flatnonzero(allowed)[reference.search(queries, k)[1]]
     found = DenseIndex.build(vectors, FLAT, POLICY).search(queries, 20, allowed, FLAT, POLICY)
     for number, (rows, _) in enumerate(found):
         np.testing.assert_array_equal(rows, expected[number])
+        assert len(rows) == k
 
 
 def test_flat_by_dot_product_with_vectors_of_any_length() -> None:
