@@ -138,6 +138,7 @@ class Applier:
                 continue
             except DependencyDown as error:
                 self._set_away(error)
+                await self.stream.forget_connections()
                 await asyncio.sleep(retry_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
             except (_Trouble, UnreadableEntry) as error:

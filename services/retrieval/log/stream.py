@@ -159,10 +159,9 @@ class LogStream:
         with store_errors(WHAT):
             await self._redis.xread({LOG: str(after)}, count=1, block=int(limit_s * 1000))
 
-    async def first(self) -> LogEntry | None:
-        """The oldest entry that was not trimmed away."""
-        page = await self.read(START, 1, 1)
-        return page.entries[0] if page.entries else None
+    async def forget_connections(self) -> None:
+        """After a loss: idle connections are lost as well, and would each fail one more call."""
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
 
     async def set_snapshot(self, position: Position) -> None:
         """Notes for all replicas up to where there is a snapshot."""
