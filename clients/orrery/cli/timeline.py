@@ -13,7 +13,7 @@ from orrery.results import StageTiming
 
 __all__ = ["print_timeline"]
 
-_WIDTH = 40
+_WIDTH = 24
 _NS_PER_MS = 1e6
 
 
