@@ -32,8 +32,6 @@ class FusionInput(StrictModel):
 class DiversityInput(StrictModel):
     """Maximal marginal relevance."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     lambda_: Float | None = Field(
         None, alias="lambda", description="1 = relevance alone, 0 = diversity alone. Default 0.5."
     )
