@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from orrery.errors import InvalidRequestError
 
 __all__ = ["check_plot", "plot_bars"]
 
+_LABEL_CHARS = 14
 _FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -31,7 +33,7 @@ def plot_bars(
         at = [x + (i - (len(series) - 1) / 2) * width for x in range(len(labels))]
         bars = axes.bar(at, values, width, label=name)
         axes.bar_label(bars, fmt="%.3f", fontsize=7, padding=2)
-    axes.set_xticks(range(len(labels)), labels)
+    axes.set_xticks(range(len(labels)), [fill(label, _LABEL_CHARS) for label in labels])
     axes.set_ylim(0, 1.12)
     axes.set_title(title)
     if len(series) > 1:

@@ -150,6 +150,7 @@ class Chunk:
         start: With `end`, the characters of the document's text that `text` is.
         line_start: With `line_end`, lines of the file from 1; None = the format has none.
         page: Page of the file from 1; None = the format has none.
+        file_name: Of the document; empty = it was not a file.
         metadata: The document's and its own.
         vector: Where asked for.
     """
@@ -165,6 +166,7 @@ class Chunk:
     line_start: int | None
     line_end: int | None
     page: int | None
+    file_name: str
     metadata: Metadata
     vector: tuple[float, ...] | None
 

@@ -12,7 +12,10 @@ import pytest
 
 import orrery
 from orrery import errors, results
+from orrery.client_collections import AsyncCollections, Collections
+from orrery.client_documents import AsyncDocuments, Documents
 from orrery.requests import generation as requests
+from orrery.v1 import common_pb2, embedding_pb2, rag_pb2, retrieval_pb2
 from orrery.v1 import generation_pb2 as pb
 
 CLIENTS = Path(orrery.__file__).parent.parent
@@ -67,14 +70,52 @@ def test_sampling_options_are_the_fields_of_the_contract() -> None:
         (results.DetokenizeResult, pb.DetokenizeResponse),
         (results.StreamEvent, pb.GenerateResponse),
         (results.BatchResult, pb.GenerateBatchResponse),
+        (results.StageTiming, common_pb2.StageTiming),
+        (results.Embedding, embedding_pb2.Embedding),
+        (results.EmbedResult, embedding_pb2.EmbedTextResponse),
+        (results.EmbeddingModelInfo, embedding_pb2.GetEmbeddingModelResponse),
+        (results.EmbeddingLoad, embedding_pb2.EmbeddingServiceGetLoadResponse),
+        (results.RerankResult, embedding_pb2.RerankResponse),
+        (results.Chunk, retrieval_pb2.Chunk),
+        (results.Collection, retrieval_pb2.Collection),
+        (results.StoredDocument, retrieval_pb2.StoredDocument),
+        (results.Hit, retrieval_pb2.Hit),
+        (results.SearchResult, retrieval_pb2.SearchResponse),
+        (results.SearchBatchResult, retrieval_pb2.SearchBatchResponse),
+        (results.UpsertResult, retrieval_pb2.UpsertResponse),
+        (results.DeleteResult, retrieval_pb2.DeleteResponse),
+        (results.SnapshotInfo, retrieval_pb2.SnapshotResponse),
+        (results.RetrievalLoad, retrieval_pb2.RetrievalServiceGetLoadResponse),
+        (results.Citation, rag_pb2.Citation),
+        (results.Passages, rag_pb2.Passages),
+        (results.AnswerDelta, rag_pb2.AnswerDelta),
+        (results.AnswerBatch, rag_pb2.AskBatchResponse),
+        (results.Conversation, rag_pb2.GetConversationResponse),
+        (results.ConversationTurn, rag_pb2.ConversationTurn),
+        (results.RagLoad, rag_pb2.RagServiceGetLoadResponse),
     ],
 )
 def test_results_hold_every_field_of_the_contract(result: type, message: type) -> None:
     """A field added to a proto shows up here until the client passes it on."""
-    renamed = {"name": "model", "application": None}
+    renamed = {"name": "model", "application": None} if result is results.ModelInfo else {}
     held = {renamed.get(field.name, field.name) for field in dataclasses.fields(result)}
     descriptor = message.DESCRIPTOR  # type: ignore[attr-defined]
     assert held - {None} == {field.name for field in descriptor.fields}
+
+
+def test_answer_holds_every_field_of_the_contract_and_the_passages() -> None:
+    held = {field.name for field in dataclasses.fields(results.Answer)}
+    fields = {field.name for field in rag_pb2.AskResult.DESCRIPTOR.fields}
+    assert held - {"text", "passages"} == fields - {"answer"}
+
+
+def test_configuration_of_a_collection_is_what_it_can_be_created_with() -> None:
+    held = {field.name for field in dataclasses.fields(results.CollectionConfig)}
+    assert held == set(orrery.CollectionOptions.__annotations__)
+    contract = retrieval_pb2.CollectionConfig.DESCRIPTOR.fields
+    nested = [field.message_type.fields for field in contract if field.message_type]
+    flat = sum(map(len, nested)) + sum(field.message_type is None for field in contract)
+    assert len(held) == flat
 
 
 def test_results_are_frozen() -> None:
@@ -85,14 +126,20 @@ def test_results_are_frozen() -> None:
 
 
 def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
-    def methods(client: type) -> dict[str, list[str]]:
+    def methods(client: type, **narrower: str) -> dict[str, list[str]]:
+        """`narrower`: parameters of which the blocking client takes only this type."""
         return {
-            name: [str(p) for p in inspect.signature(method).parameters.values()]
+            name: [
+                str(p.replace(annotation=narrower.get(p.name, p.annotation)))
+                for p in inspect.signature(method).parameters.values()
+            ]
             for name, method in inspect.getmembers(client, inspect.isfunction)
             if not name.startswith("_")
         }
 
     assert methods(orrery.Client) == methods(orrery.AsyncClient)
+    assert methods(Collections) == methods(AsyncCollections)
+    assert methods(Documents) == methods(AsyncDocuments, documents="Iterable[DocumentSource]")
     signatures = (inspect.signature(c) for c in (orrery.Client, orrery.AsyncClient))
     assert len({str(signature).partition("->")[0] for signature in signatures}) == 1
 
