@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 from orrery.v1 import embedding_pb2, generation_pb2, retrieval_pb2
 from orrery.v1 import rag_pb2 as pb
@@ -19,7 +20,7 @@ from orrery.v1.rag_pb2_grpc import RagServiceStub
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from services.generation.backend import Backend
 from services.generation.config import GenerationConfig
-from tests.contract.served import is_idle
+from tests.contract.served import greedy, is_idle, text
 from tests.fakes.rag_stack import rag_stack
 
 Metadata = tuple[tuple[str, str], ...]
@@ -74,6 +75,22 @@ class ServedRag:
             retrieval_pb2.DeleteCollectionRequest(name=collection), metadata=self.at("retrieval")
         )
 
+    @asynccontextmanager
+    async def busy_model(self) -> AsyncIterator[None]:
+        """The model's batch is full of long completions: whoever comes has to wait."""
+        stub, metadata = GenerationServiceStub(self.generation), self.at("llama")
+        info = await stub.GetModel(generation_pb2.GetModelRequest(), metadata=metadata)
+        long = generation_pb2.GenerateRequest(
+            prompt=text("The observatory of"), sampling=greedy(max_tokens=900)
+        )
+        calls = [stub.Generate(long, metadata=metadata) for _ in range(info.limits.max_running)]
+        try:
+            await asyncio.gather(*(call.read() for call in calls))
+            yield
+        finally:
+            for call in calls:
+                call.cancel()
+
     async def num_running(self) -> dict[str, int]:
         """What each service is doing right now, by its own word."""
         rag = await self.stub.GetLoad(pb.RagServiceGetLoadRequest(), metadata=self.at("rag"))
@@ -115,6 +132,15 @@ async def in_process(
 async def on_platform(target: str) -> AsyncIterator[ServedRag]:
     async with grpc.aio.insecure_channel(target) as channel:
         yield ServedRag(channel, channel, channel, routed=True)
+
+
+def stage_of(error: grpc.aio.AioRpcError) -> str:
+    """The stage that an error names; empty = none."""
+    trailers = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return str(info.metadata["stage"])
 
 
 def text_document(document_id: str, title: str, text: str) -> retrieval_pb2.Document:

@@ -15,7 +15,7 @@ import pytest
 from orrery.v1 import rag_pb2 as pb
 from tests.contract import conftest, rag_served
 from tests.contract.embedding_served import platform_target
-from tests.contract.rag_served import ServedRag, file_document, text_document
+from tests.contract.rag_served import ServedRag, file_document, stage_of, text_document
 from tests.contract.served import refusal
 
 SHIP = (
@@ -189,15 +189,23 @@ async def test_what_cannot_be_asked_is_refused_by_name(
         assert field is None or refused.field == field, fields
 
 
-async def test_deadline_too_near_names_the_stage(served: ServedRag, ask: pb.AskRequest) -> None:
-    metadata = (*served.at("rag"), ("x-timeout-ms", "8"))
-    began = time.monotonic()
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in served.stub.Ask(ask, metadata=metadata):
-            pass
-    assert refusal(caught.value).reason == "DEADLINE_EXCEEDED"
-    assert "stage" in caught.value.details() or "arrived" in caught.value.details()
-    assert time.monotonic() - began < 5
+async def test_200_ms_with_a_busy_model_end_as_the_stages_deadline(
+    served: ServedRag, ask: pb.AskRequest
+) -> None:
+    spent_s = []
+    async with served.busy_model():
+        for _ in range(5):  # a machine that is busy may be late once
+            metadata = (*served.at("rag"), ("x-timeout-ms", "200"))
+            began = time.monotonic()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in served.stub.Ask(ask, metadata=metadata):
+                    pass
+            spent_s.append(time.monotonic() - began)
+            assert refusal(caught.value).reason == "DEADLINE_EXCEEDED"
+            assert stage_of(caught.value) in ("embed", "search", "pack", "generate")
+    assert min(spent_s) < 0.25
+    running = await served.wait_until_idle(limit_s=2.0)
+    assert not any(running.values()), running
 
 
 async def test_questions_cut_at_random_leave_no_work_in_any_service(
