@@ -194,8 +194,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     before = _resident()
     index, ingest_s = ingest(corpus, vectors, policy)
     cuts = index.generation
-    merged = whole(index)
     grown = _resident() - before
+    merged = whole(index)
     searched = {}
     raw = faiss.IndexFlatIP(DIMENSIONS)
     raw.add(vectors)

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy.typing as npt
 
 from services.retrieval.index import storing
+from services.retrieval.index.accumulating import accumulator
 from services.retrieval.index.arrays import Arrays
 from services.retrieval.index.columns import RowMap
 from services.retrieval.index.generation import Generation, IndexContext
@@ -102,6 +103,7 @@ class CollectionIndex:
         policy = policy or SegmentPolicy()
         if policy.use_gpu and not gpu_available():
             raise ValueError("use_gpu: this FAISS has no GPU")
+        accumulator()  # compiles now rather than in the first search
         self.config = config
         self._context = IndexContext(config, policy, Analyzer(config.sparse.language), Vocabulary())
         self._merge: Merge | None = None

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from services.retrieval.index.accumulating import accumulator
 from services.retrieval.index.dense import Found
 from services.retrieval.index.filters import Mask
 from services.retrieval.index.segment import SegmentView
@@ -79,14 +80,14 @@ class SparseIndex:
         self, number: int, terms: Sequence[_Term], num_wanted: int, allowed: Mask | None
     ) -> Found:
         postings, norms = self._views[number].segment.postings, self._norms[number]
+        accumulate = accumulator()
         scores = np.zeros(postings.num_rows, dtype=np.float32)
         for term in terms:
             start, end = term.bounds[number]
             if start == end:
                 continue
-            rows = postings.rows[start:end]
-            counts = postings.counts[start:end].astype(np.float32)
-            scores[rows] += term.weight * (counts / (counts + norms[rows]))
+            rows, counts = postings.rows[start:end], postings.counts[start:end]
+            accumulate(scores, rows, counts, norms, term.weight)
         if allowed is not None:
             scores *= allowed
         found = np.flatnonzero(scores > 0)

@@ -12,6 +12,7 @@ import pytest
 import Stemmer
 from bm25s.tokenization import Tokenizer
 
+from services.retrieval.index.accumulating import accumulator
 from services.retrieval.index.collection_index import CollectionIndex, Put, Remove
 from services.retrieval.index.merging import SegmentPolicy
 from services.retrieval.types import (
@@ -163,3 +164,20 @@ def test_paragraphs_of_xquad_are_found_by_their_questions() -> None:
     assert np.mean([rank == 1 for rank in ranks]) >= 0.918
     assert np.mean([rank <= 5 for rank in ranks]) >= 0.985
     assert np.mean([1 / rank if rank <= 10 else 0 for rank in ranks]) >= 0.948
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_compiled_loop_equals_numpy(dtype: type[np.unsignedinteger]) -> None:
+    generator = np.random.default_rng(0)
+    rows = np.flatnonzero(generator.random(500) < 0.4).astype(np.int32)
+    counts = generator.integers(1, 200, len(rows)).astype(dtype)
+    norms = generator.random(500, dtype=np.float32) + np.float32(0.3)
+    weight = np.float32(1.7)
+    for array in (rows, counts, norms):
+        array.flags.writeable = False  # as arrays of a snapshot may be
+    scores = np.linspace(0, 1, 500, dtype=np.float32)
+    expected = scores.copy()
+    as_float = counts.astype(np.float32)
+    expected[rows] += weight * (as_float / (as_float + norms[rows]))
+    accumulator()(scores, rows, counts, norms, weight)
+    np.testing.assert_array_equal(scores, expected)
