@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 __all__ = ["GatewayConfig"]
 
+_OptionalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
@@ -21,8 +22,8 @@ class GatewayConfig(BaseModel):
     applications: tuple[_Name, ...] = Field(default=("llama", "gpt"), min_length=1)
     # The other services to expose. Empty: this gateway has none, and its routes say so with 404.
     embedding_applications: tuple[_Name, ...] = ()
-    retrieval_application: _Name | Literal[""] = ""
-    rag_application: _Name | Literal[""] = ""
+    retrieval_application: _OptionalName = ""
+    rag_application: _OptionalName = ""
     # Time of a request that names none, and the longest one that may be asked for.
     default_timeout_s: float = Field(default=600.0, gt=0)
     max_timeout_s: float = Field(default=3600.0, gt=0)

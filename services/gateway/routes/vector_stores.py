@@ -99,7 +99,11 @@ async def _create(
         config.chunking.max_tokens = strategy.static.max_chunk_size_tokens
         config.chunking.overlap_tokens = strategy.static.chunk_overlap_tokens
     request = pb.CreateCollectionRequest(
-        name=new_id(), title=body.name or "", config=config, metadata=body.metadata
+        name=new_id(),
+        title=body.name or "",
+        config=config,
+        metadata=body.metadata,
+        exist_ok=True,  # only a repetition of this very call can have made it
     )
     response = await gateway.retrieval.call(methods.CREATE_COLLECTION, request, caller, _NAMES)
     return response.consistency_token, response.collection

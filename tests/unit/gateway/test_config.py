@@ -26,8 +26,23 @@ def test_defaults_are_the_platforms_own() -> None:
         ({"max_body_bytes": 0}, "max_body_bytes"),
         ({"default_timeout_s": 0}, "default_timeout_s"),
         ({"num_channels": "many"}, "num_channels"),
+        ({"embedding_applications": ["e", "e"]}, "embedding_applications"),
+        ({"retrieval_application": "two words"}, "retrieval_application"),
+        ({"max_upload_bytes": 16 << 20}, "max_upload_bytes"),
     ],
 )
 def test_wrong_setting_is_refused_by_name(args: dict[str, Any], key: str) -> None:
     with pytest.raises(ValueError, match=f"args of the gateway application: {key}: "):
         config_from_args(GatewayConfig, args, "gateway")
+
+
+def test_one_application_cannot_be_of_two_kinds() -> None:
+    with pytest.raises(ValueError, match="of one kind"):
+        config_from_args(GatewayConfig, {"rag_application": "llama"}, "gateway")
+
+
+def test_all_applications_are_those_that_are_there() -> None:
+    args = {"embedding_applications": ["embedding"], "rag_application": "rag"}
+    config = config_from_args(GatewayConfig, args, "gateway")
+    assert config.all_applications == ("llama", "gpt", "embedding", "rag")
+    assert config.retrieval_application == ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import httpx
 import pytest
 from openai.types import Model
@@ -155,3 +158,24 @@ async def test_openapi_describes_requests_answers_and_errors(gateway: httpx.Asyn
     )
     assert "422" not in chat["responses"]
     assert (await gateway.get("/docs")).status_code == 200
+
+
+async def test_openapi_describes_every_body_and_refers_to_nothing_missing(
+    gateway: httpx.AsyncClient,
+) -> None:
+    text = (await gateway.get("/openapi.json")).text
+    document = json.loads(text)
+    schemas = document["components"]["schemas"]
+    for reference in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
+        assert reference in schemas
+    assert '"#/$defs/' not in text
+    without_body = {"rebuild", "snapshot", "cancel"}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            wants_body = method in ("post", "patch") and path.split("/")[-1] not in without_body
+            assert ("requestBody" in operation) == wants_body, (method, path)
+            assert "422" not in operation["responses"], (method, path)
+    upload = document["paths"]["/v1/collections/{name}/documents"]["post"]["requestBody"]
+    assert set(upload["content"]) == {"application/json", "multipart/form-data"}
+    form = document["paths"]["/v1/files"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["required"] == ["file", "purpose"]
