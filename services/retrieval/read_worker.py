@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import signal
 import sys
 import traceback
 import warnings
@@ -28,6 +29,8 @@ from services.retrieval.ingest.parsing import parse
 from services.retrieval.ingest.tokens import load_tokenizer
 from services.retrieval.types import ChunkingConfig
 from services.runtime.errors import InvalidRequest
+
+_ALARM_AFTER_S = 30
 
 
 def _answer(header: Mapping[str, Any], data: bytes) -> dict[str, Any]:
@@ -71,7 +74,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library's print must not be a frame
     while (frame := read_frame(jobs)) is not None:
+        # Nobody may be left to end a parser that hangs: then the signal does.
+        signal.alarm(int(frame[0]["limits"]["max_seconds"]) + _ALARM_AFTER_S)
         write_frame(answers, _answer(*frame))
+        signal.alarm(0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A few processes that read documents: their owner's side of `read_worker.py`.
 
 A document that takes too long, too much memory, or crashes its reader is refused by name; the
-reader is replaced. A call that is cancelled ends the process at work for it. Knows nothing of
-vectors, collections and Redis.
+reader is replaced. A call that is cancelled ends the process at work for it, unless that is done in
+a moment. Knows nothing of vectors, collections and Redis.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from services.runtime.errors import Internal, InvalidRequest
 __all__ = ["ReadDocument", "ReadJob", "Reader", "ReaderPool"]
 
 _LOG = logging.getLogger("orrery.retrieval.readers")
+
+_GRACE_S = 1.0  # for a document that nobody waits for any more
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +70,8 @@ class ReaderPool:
         self._memory_bytes = memory_bytes
         self._slots = asyncio.Semaphore(num_readers)
         self._idle: list[_Process] = []
+        self._busy: set[_Process] = set()
+        self._settling: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(num_readers, thread_name_prefix="reader")
         self._closed = False
 
@@ -80,8 +84,7 @@ class ReaderPool:
             "tokenizer": job.tokenizer,
             "limits": self._limits,
         }
-        async with self._slots:
-            answer = await self._ask(header, job.data)
+        answer = await self._ask(header, job.data)
         if "refused" in answer:
             raise InvalidRequest(answer["refused"])
         if "failed" in answer:
@@ -97,13 +100,15 @@ class ReaderPool:
     async def close(self) -> None:
         """Ends all processes."""
         self._closed = True
-        for process in self._idle:
+        for process in (*self._idle, *self._busy):
             process.end()
         self._idle.clear()
         self._threads.shutdown(wait=False)
 
     async def _ask(self, header: dict[str, Any], data: bytes) -> dict[str, Any]:
+        await self._slots.acquire()
         process = self._idle.pop() if self._idle else _Process(self._memory_bytes)
+        self._busy.add(process)
         exchange = asyncio.get_running_loop().run_in_executor(
             self._threads, process.exchange, header, data
         )
@@ -111,20 +116,34 @@ class ReaderPool:
             async with asyncio.timeout(self._timeout_s):
                 answer = await asyncio.shield(exchange)
         except TimeoutError:
-            process.end()
+            self._give_back(process, None)
             raise InvalidRequest(
                 f"reading it takes longer than the {self._timeout_s:g} s that a document may take"
             ) from None
-        except BaseException:  # cancelled: the thread ends with the process it waits for
-            process.end()
+        except BaseException:
+            settling = asyncio.create_task(self._settle(process, exchange))
+            self._settling.add(settling)
+            settling.add_done_callback(self._settling.discard)
             raise
-        if answer is None or self._closed:
-            process.end()
-        else:
-            self._idle.append(process)
+        self._give_back(process, answer)
         if answer is None:
             return {"refused": "reading it ended the reading process: it is broken or too large"}
         return answer
+
+    async def _settle(
+        self, process: _Process, exchange: asyncio.Future[dict[str, Any] | None]
+    ) -> None:
+        """After a cancel. Most documents are read in less time than a new process takes."""
+        done, _ = await asyncio.wait([exchange], timeout=_GRACE_S)
+        self._give_back(process, exchange.result() if done else None)
+
+    def _give_back(self, process: _Process, answer: dict[str, Any] | None) -> None:
+        self._busy.discard(process)
+        if answer is None or self._closed:
+            process.end()  # and with it the thread that waits for it
+        else:
+            self._idle.append(process)
+        self._slots.release()
 
 
 class _Process:
