@@ -72,12 +72,14 @@ class Cutter:
         if self._overlap_tokens == 0:
             return cut
         earliest = max(self._tokens.nearest(cut, self._overlap_tokens), start + 1)
+        boundaries = _boundaries(blocks, starts, cut - 1)
         position = bisect_right(starts, cut) - 1
         if blocks[position].start == cut:
             is_prose = blocks[position - 1].kind is BlockKind.PARAGRAPH
             if not is_prose or self._fits_only_alone(blocks[position], earliest):
                 return cut
-        for boundary in _boundaries(blocks, starts, cut - 1):
+            boundaries = boundaries[:-1]  # half a sentence adds nothing to a new paragraph
+        for boundary in boundaries:
             match = boundary.search(self._text, earliest, cut)
             if match is not None and match.end() < cut:
                 return match.end()

@@ -9,6 +9,7 @@ import codecs
 import re
 
 from charset_normalizer import from_bytes
+from charset_normalizer.constant import IANA_SUPPORTED
 
 from services.retrieval.ingest.document import unreadable
 
@@ -25,6 +26,16 @@ _MARKS = (
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 _MAX_CONTROL_SHARE = 0.002
 _SAMPLE_BYTES = 64 * 1024  # of which the encoding is guessed
+_SURE = 0.1  # coherence of letters with those of a language, by charset-normalizer
+# Encodings of old machines, which explain anything; UTF-16 and 32 have a mark or are not meant.
+_NEVER_GUESSED = [
+    name
+    for name in IANA_SUPPORTED
+    if name.startswith(("mac_", "hp_", "utf_16", "utf_32"))
+    or name in ("cp037", "cp424", "cp437", "cp500", "cp1006", "cp1026", "cp1140", "ptcp154")
+]
+_ASCII_LETTER = re.compile(rb"[A-Za-z]")
+_FOREIGN = re.compile(rb"[\x80-\xff]")
 _LONGEST_CHARACTER = 4  # bytes, in UTF-8
 
 
@@ -92,7 +103,20 @@ def _guess(data: bytes, first_foreign: int) -> str:
     end = start + _SAMPLE_BYTES
     if end < len(data):
         end = data.rfind(b"\n", first_foreign, end) + 1 or end
-    best = from_bytes(data[start:end]).best()
+    sample = data[start:end]
+    best = from_bytes(sample, cp_exclusion=_NEVER_GUESSED).best()
     if best is None:
         raise unreadable("the file is binary, or text in an unknown encoding")
+    if best.coherence < _SURE and _looks_western(sample):
+        return "cp1252"
     return best.encoding
+
+
+def _looks_western(sample: bytes) -> bool:
+    """Whether it is ASCII letters with a few others between, and possible in Windows-1252."""
+    letters = len(_ASCII_LETTER.findall(sample))
+    num_foreign = len(_FOREIGN.findall(sample))
+    try:
+        return num_foreign <= letters and bool(sample.decode("cp1252"))
+    except UnicodeDecodeError:
+        return False

@@ -31,7 +31,7 @@ from services.runtime.errors import InvalidRequest
 
 __all__ = ["parse_pdf"]
 
-_MAX_OPERATIONS = 500_000  # of one page
+_MAX_OPERATIONS = 200_000  # of one page
 _HEADING_SCALE = 1.15  # times the size of most letters
 _HEADING_LEVELS = 3
 _LONGEST_HEADING = 200  # characters
