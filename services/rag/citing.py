@@ -41,6 +41,7 @@ class _Candidate:
     passage: int  # index into the passages found
     span: Span
     keys: tuple[str, ...]
+    given: frozenset[str]  # the same, to look up in
     num_sentences: int
 
 
@@ -61,12 +62,12 @@ class _Weights:
     def __init__(self, candidates: Sequence[_Candidate]) -> None:
         single = [candidate for candidate in candidates if candidate.num_sentences == 1]
         self._num = len(single)
-        self._counts = Counter(key for candidate in single for key in set(candidate.keys))
+        self._counts = Counter(key for candidate in single for key in candidate.given)
 
     def of(self, key: str) -> float:
         return math.log(1 + (self._num + 1) / (self._counts[key] + 0.5))
 
-    def coverage(self, wanted: set[str], given: set[str]) -> float:
+    def coverage(self, wanted: Set[str], given: Set[str]) -> float:
         """The weight of what is given among what is wanted; 0 where nothing is wanted."""
         whole = sum(map(self.of, wanted))
         return sum(map(self.of, wanted & given)) / whole if whole else 0.0
@@ -143,16 +144,15 @@ class _Finder:
     def _support(self, keys: tuple[str, ...], candidate: _Candidate) -> float:
         if _contains(candidate.keys, keys):
             return 1.0
-        given = set(candidate.keys)
-        support = self._weights.coverage(set(keys), given)
-        if any(key[0].isdigit() and key not in given for key in keys):
+        support = self._weights.coverage(set(keys), candidate.given)
+        if any(key[0].isdigit() and key not in candidate.given for key in keys):
             support *= MISSING_NUMBER_PENALTY
         return support
 
     def _relevance(self, answer: set[str], candidate: _Candidate) -> float:
         title = self._titles[candidate.passage]
         named = self._weights.coverage(title, self._question)
-        asked = self._weights.coverage(self._question - answer, set(candidate.keys) | title)
+        asked = self._weights.coverage(self._question - answer, candidate.given | title)
         return (named + asked) / 2
 
 
@@ -170,7 +170,7 @@ def _candidates(index: int, passage: Passage) -> Iterator[_Candidate]:
 
 def _candidate(index: int, text: str, span: Span, num_sentences: int) -> _Candidate:
     keys = tuple(word.key for word in words(text, span))
-    return _Candidate(index, span, keys, num_sentences)
+    return _Candidate(index, span, keys, frozenset(keys), num_sentences)
 
 
 def _is_heading(text: str, span: Span, titles: set[str]) -> bool:

@@ -173,7 +173,12 @@ def result(
         index_generation=answer.index_generation,
         usage=usage(answer.usage),
         timing=common_pb2.Timing(
-            retrieval_ns=answer.retrieval_ns, rerank_ns=answer.rerank_ns, total_ns=total_ns
+            queue_ns=answer.timing.queue_ns,
+            prefill_ns=answer.timing.prefill_ns,
+            decode_ns=answer.timing.decode_ns,
+            retrieval_ns=answer.retrieval_ns,
+            rerank_ns=answer.rerank_ns,
+            total_ns=total_ns,
         ),
         timeline=map(_stage, answer.timeline),
         turn_saved=answer.turn_saved,

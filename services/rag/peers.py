@@ -21,7 +21,14 @@ from services.rag.services import (
     TextPurpose,
     Tokenized,
 )
-from services.rag.types import GenerationUsage, Message, Passage, SearchMode, StageTime
+from services.rag.types import (
+    GenerationTiming,
+    GenerationUsage,
+    Message,
+    Passage,
+    SearchMode,
+    StageTime,
+)
 from services.runtime.errors import ERROR_TABLE, DeadlineExceeded, Internal
 from services.runtime.peer import Caller, Peer
 
@@ -175,10 +182,15 @@ class PeerServices:
                     response.usage.completion_tokens,
                     response.usage.cached_tokens,
                 )
+                timing = GenerationTiming(
+                    response.timing.queue_ns,
+                    response.timing.prefill_ns,
+                    response.timing.decode_ns,
+                )
                 for delta in response.choices:
                     if delta.finish_reason == generation_pb2.FINISH_REASON_DEADLINE:
                         raise DeadlineExceeded("the time was up before the answer was whole")
-                    yield Piece(delta.index, delta.text, response.model, usage)
+                    yield Piece(delta.index, delta.text, response.model, usage, timing)
 
 
 def _query(query: SearchQuery) -> retrieval_pb2.SearchQuery:

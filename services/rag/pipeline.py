@@ -41,7 +41,7 @@ from services.rag.types import (
     Turn,
 )
 from services.rag.writing import Writer
-from services.runtime.errors import DeadlineExceeded, OrreryError, kind_of
+from services.runtime.errors import OrreryError, kind_of
 from services.runtime.peer import Caller
 
 __all__ = ["Pipeline"]
@@ -144,7 +144,7 @@ class _Asking:
             async with aclosing(writer.write(packed.token_ids)) as deltas:
                 async for delta in deltas:
                     yield delta
-        citations = self._cite(writer, found, packed)
+        citations = await self._cite(writer, found, packed)
         answer = "" if writer.written is None else writer.written.text
         abstention = abstention or after_citing(self._plan, answer, citations)
         text = answer if abstention is None else REFUSAL
@@ -158,7 +158,8 @@ class _Asking:
             agreement=1.0 if writer.written is None else writer.written.agreement,
             index_generation=found.index_generation,
             usage=finder.usage + writer.usage,
-            retrieval_ns=self._timeline.duration_ns("search") - found.rerank_ns,
+            timing=writer.timing,
+            retrieval_ns=max(0, self._timeline.duration_ns("search") - found.rerank_ns),
             rerank_ns=found.rerank_ns,
             timeline=self._timeline.stages if explain else (),
             turn_saved=saved,
@@ -211,22 +212,23 @@ class _Asking:
         try:
             async with asyncio.TaskGroup() as group:
                 packed = group.create_task(pack(packing, count))
-                names = group.create_task(
+                file_names = group.create_task(
                     self._services.file_names(
                         question.collection, document_ids, question.consistency_token, stage.caller
                     )
                 )
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return packed.result(), names.result()
+        return packed.result(), file_names.result()
 
-    def _cite(self, writer: Writer, found: Findings, packed: Packed) -> list[Citation]:
+    async def _cite(self, writer: Writer, found: Findings, packed: Packed) -> list[Citation]:
         written = writer.written
         if written is None or not written.text or self._plan.style.is_refusal(written.text):
             return []
         question = self._plan.question.text
         with self._timeline.stage("cite") as stage:
-            citations = cite(
+            finding = asyncio.to_thread(  # many long passages and a long answer take a while
+                cite,
                 written.text,
                 # What a follow-up is about is in the questions before it.
                 f"{found.queries[0]} {question}",
@@ -235,6 +237,7 @@ class _Asking:
                 written.markers,
                 names(question) if self._plan.style.confuses_names else frozenset(),
             )
+            citations = await stage.run(finding)
             stage.detail = f"{len(citations)} citations"
         return citations
 
@@ -249,8 +252,6 @@ class _Asking:
                     self._conversations.append(self._caller.api_key, conversation_id, turn)
                 )
         except OrreryError as error:
-            if isinstance(error, DeadlineExceeded):
-                raise
             _LOG.warning(
                 "turn_not_saved",
                 extra={"request_id": self._caller.request_id, "reason": kind_of(error).reason},

@@ -195,6 +195,9 @@ def _longest_stages(items: list[pb.AskBatchItem], total_ns: int) -> common_pb2.T
     """Questions of a batch are answered side by side: the longest of each stage."""
     timings = [item.result.timing for item in items]
     return common_pb2.Timing(
+        queue_ns=max(timing.queue_ns for timing in timings),
+        prefill_ns=max(timing.prefill_ns for timing in timings),
+        decode_ns=max(timing.decode_ns for timing in timings),
         retrieval_ns=max(timing.retrieval_ns for timing in timings),
         rerank_ns=max(timing.rerank_ns for timing in timings),
         total_ns=total_ns,

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from services.rag.types import (
+    GenerationTiming,
     GenerationUsage,
     Message,
     Passage,
@@ -96,12 +97,13 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one of the completions gained. `usage` counts everything of this call so far."""
+    """What one of the completions gained. `usage` and `timing` are of the whole call so far."""
 
     index: int
     text: str
     model: str
     usage: GenerationUsage
+    timing: GenerationTiming
 
 
 class Services(Protocol):

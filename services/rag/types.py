@@ -18,6 +18,7 @@ __all__ = [
     "AskOptions",
     "Citation",
     "Event",
+    "GenerationTiming",
     "GenerationUsage",
     "Message",
     "Passage",
@@ -177,6 +178,15 @@ class GenerationUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationTiming:
+    """Where the time of the answer's own call to the language model went."""
+
+    queue_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PassagesFound:
     """The first event: what was searched for and found.
 
@@ -212,6 +222,7 @@ class Answer:
     agreement: float
     index_generation: int
     usage: GenerationUsage
+    timing: GenerationTiming
     retrieval_ns: int
     rerank_ns: int
     timeline: tuple[StageTime, ...]

@@ -13,7 +13,7 @@ from services.rag.planning import Plan
 from services.rag.prompts.style import AnswerReader, Marker
 from services.rag.services import Piece, Services
 from services.rag.timeline import Timeline
-from services.rag.types import AnswerText, GenerationUsage
+from services.rag.types import AnswerText, GenerationTiming, GenerationUsage
 from services.rag.voting import vote
 
 __all__ = ["Writer", "Written"]
@@ -52,6 +52,7 @@ class Writer:
     timeline: Timeline
     model: str = ""
     usage: GenerationUsage = field(default_factory=GenerationUsage)
+    timing: GenerationTiming = field(default_factory=GenerationTiming)
     written: Written | None = None
 
     async def write(self, token_ids: Sequence[int]) -> AsyncGenerator[AnswerText, None]:
@@ -82,6 +83,7 @@ class Writer:
     def _take(self, replies: list[_Reply], piece: Piece) -> AnswerText:
         self.model = piece.model
         self.usage = piece.usage
+        self.timing = piece.timing
         reply = replies[piece.index]
         return reply.add(reply.reader.feed(piece.text))
 

@@ -87,6 +87,8 @@ async def test_answer_comes_with_the_lines_that_say_it(
     assert result.index_generation == passages.index_generation > 0
     assert result.usage.prompt_tokens > result.usage.completion_tokens > 0
     assert result.timing.total_ns > result.timing.retrieval_ns > 0
+    assert result.timing.prefill_ns > 0
+    assert result.timing.decode_ns > 0
     stages = [stage.stage for stage in result.timeline]
     assert [stage for stage in stages if "." not in stage] == [
         *("embed", "search", "pack", "generate", "cite"),

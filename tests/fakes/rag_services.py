@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from orrery.v1 import retrieval_pb2
 from services.rag.services import Embedded, Found, Piece, Sampling, Search, TextPurpose, Tokenized
-from services.rag.types import GenerationUsage, Message, Passage
+from services.rag.types import GenerationTiming, GenerationUsage, Message, Passage
 from services.runtime.errors import OrreryError
 from services.runtime.peer import Caller
 
@@ -117,7 +117,7 @@ class FakeServices:
                     await self._pause("generate")
                     count += 1
                     usage = GenerationUsage(len(token_ids), count)
-                    yield Piece(index, f"{word} ", "fake-model", usage)
+                    yield Piece(index, f"{word} ", "fake-model", usage, GenerationTiming(1, 2, 3))
 
     @contextmanager
     def _call(self, name: str) -> Iterator[None]:

@@ -23,6 +23,7 @@ from services.rag.types import (
     AnswerText,
     AskOptions,
     Event,
+    GenerationTiming,
     PassagesFound,
     Question,
     SearchMode,
@@ -117,6 +118,7 @@ async def test_question_is_answered_with_passages_first_and_citations_last() -> 
     assert answer.usage.prompt_tokens > 0
     assert answer.usage.completion_tokens == 2
     assert (answer.model, answer.agreement, answer.turn_saved) == ("fake-model", 1.0, False)
+    assert answer.timing == GenerationTiming(1, 2, 3)
     assert answer.timeline == ()
     assert harness.counted("answered") == 1
 
