@@ -114,9 +114,8 @@ def _guess(data: bytes, first_foreign: int) -> str:
 
 def _looks_western(sample: bytes) -> bool:
     """Whether it is ASCII letters with a few others between, and possible in Windows-1252."""
-    letters = len(_ASCII_LETTER.findall(sample))
-    num_foreign = len(_FOREIGN.findall(sample))
     try:
-        return num_foreign <= letters and bool(sample.decode("cp1252"))
+        sample.decode("cp1252")
     except UnicodeDecodeError:
         return False
+    return len(_FOREIGN.findall(sample)) <= len(_ASCII_LETTER.findall(sample))

@@ -74,7 +74,7 @@ class ParseLimits:
     max_characters: int = 16 * 2**20  # of text, decoded or extracted
     max_blocks: int = 200_000  # headings, paragraphs, rows...
     max_pages: int = 5_000  # PDF
-    max_depth: int = 200  # elements in elements: HTML, DOCX, JSON
+    max_depth: int = 200  # elements in elements: HTML
     max_fields: int = 512  # columns of a row, members of an object
     max_unpacked_bytes: int = 64 * 2**20  # of a DOCX, and of each stream of a PDF
     max_unpacked_ratio: int = 200  # unpacked bytes per packed byte, of each part of a DOCX
