@@ -44,6 +44,6 @@ def for_metric(vectors: Vectors, metric: Metric) -> Vectors:
     """`[n, dimensions]`: rows of length 1 where the metric is cosine; rows of zeros stay."""
     if metric is not Metric.COSINE:
         return vectors
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))[:, np.newaxis]
-    unit: Vectors = vectors / np.where(lengths > 0, lengths, np.float32(1.0))
-    return unit
+    lengths: Vectors = np.sqrt(np.einsum("ij,ij->i", vectors, vectors)).astype(np.float32)
+    lengths[lengths == 0] = 1
+    return vectors / lengths[:, np.newaxis]
