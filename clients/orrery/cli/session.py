@@ -95,6 +95,8 @@ def fail(message: str, exit_code: int) -> NoReturn:
 def describe(error: OrreryError) -> str:
     """An error in one line, for people."""
     parts = [error.message]
+    if error.stage is not None and error.stage not in error.message:
+        parts.append(f"(in the stage {error.stage!r})")
     if error.retry_after_s is not None:
         parts.append(f"(try again in {error.retry_after_s:g} s)")
     if not isinstance(error, InvalidRequestError | NotFoundError) and error.request_id:

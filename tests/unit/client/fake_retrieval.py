@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from orrery.v1 import embedding_pb2, embedding_pb2_grpc, rag_pb2, rag_pb2_grpc, retrieval_pb2_grpc
 from orrery.v1 import retrieval_pb2 as pb
@@ -359,10 +360,13 @@ class FakeRag(rag_pb2_grpc.RagServiceServicer):
 
 @dataclass
 class FakePlatform:
+    """`applications`: what Ray Serve would list; None = a plain gRPC server, without Serve."""
+
     target: str
     retrieval: FakeRetrieval
     embedding: FakeEmbedding
     rag: FakeRag
+    applications: tuple[str, ...] | None = None
 
 
 @asynccontextmanager
@@ -375,8 +379,23 @@ async def fake_platform() -> AsyncIterator[FakePlatform]:
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(embedding, server)
     rag_pb2_grpc.add_RagServiceServicer_to_server(rag, server)
     port = server.add_insecure_port("127.0.0.1:0")
+    platform = FakePlatform(f"127.0.0.1:{port}", retrieval, embedding, rag)
+
+    async def list_applications(request: FieldMask, context: Any) -> Any:
+        if platform.applications is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+        return FieldMask(paths=platform.applications)
+
+    handler = grpc.unary_unary_rpc_method_handler(
+        list_applications,
+        request_deserializer=FieldMask.FromString,
+        response_serializer=FieldMask.SerializeToString,
+    )
+    methods = {"ListApplications": handler}
+    serve = grpc.method_handlers_generic_handler("ray.serve.RayServeAPIService", methods)
+    server.add_generic_rpc_handlers((serve,))
     await server.start()
     try:
-        yield FakePlatform(f"127.0.0.1:{port}", retrieval, embedding, rag)
+        yield platform
     finally:
         await server.stop(grace=None)

@@ -178,6 +178,21 @@ async def test_status_of_a_plain_server_shows_what_it_serves(tmp_path: Path) -> 
     assert "mini" in outcome.stdout
 
 
+async def test_status_shows_each_service_with_its_own_load(platform: FakePlatform) -> None:
+    platform.applications = ("embedding", "gateway", "rag", "retrieval")
+    outcome = await orrery("status", "--timeout", "5")
+    assert outcome.exit_code == 0
+    rows = {line.split()[0]: line.split() for line in outcome.stdout.splitlines() if line}
+    assert rows["embedding"] == ["embedding", "mini", "ready", "-", "2", "4", "-", "25%"]
+    assert rows["retrieval"][2:5] == ["ready", "-", "0"]
+    assert rows["rag"][2:5] == ["ready", "-", "3"]
+    assert "retrieval: 1 collections, 7 documents, 9 chunks" in outcome.stdout
+    assert "rag: 2 in generate, 1 in search" in outcome.stdout
+    report = json.loads((await orrery("status", "--json")).stdout)
+    loads = {each["application"]: each["load"] for each in report["services"]}
+    assert loads["retrieval"]["num_documents"] == 7
+
+
 @pytest.mark.parametrize(
     ("first", "last", "page", "told"),
     [
