@@ -134,7 +134,8 @@ def _start(
         node.deploy(config)
         node.wait_for(applications, show)
     _wait_until_ready(options.http_port)
-    roots = tuple(process.pid for process in find_processes(platform_id))
+    processes = [*embedded_redis.find(platform_id), *find_processes(platform_id)]
+    roots = tuple(process.pid for process in processes)
     state = PlatformState(
         platform_id=platform_id,
         http=f"{HOST}:{options.http_port}",

@@ -107,7 +107,7 @@ class Durability:
         # Moments are counted in acknowledged writes: they fall on the writing however fast it is.
         moments = sorted(self._random.sample(range(1, num_acknowledged), len(KILLS)))
         for what, moment in zip(KILLS, moments, strict=True):
-            while self._left > 0 and num_acknowledged - self._left < moment:
+            while self._left > 0 and num_acknowledged - self._left < moment:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await asyncio.sleep(self._random.random() / 100)
             await self._kill(what)

@@ -1,4 +1,4 @@
-"""A real redis-server for tests: on a free port, in a folder of its own, killed and started at will.
+"""A real redis-server for tests: on a free port, in its own folder, killed and started at will.
 
 with redis_server(tmp_path) as server:
     redis = store.connect(server.url)

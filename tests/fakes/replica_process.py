@@ -23,7 +23,7 @@ from services.retrieval.log.snapshots import SnapshotStore
 from services.retrieval.log.snapshotter import SnapshotPolicy
 from services.runtime import store
 from services.runtime.errors import OrreryError, kind_of
-from tests.fakes.replicas import config, document
+from tests.fakes.replicas import document
 
 __all__ = ["COLLECTION", "ReplicaProcess", "Unanswered", "fingerprints"]
 
@@ -151,10 +151,7 @@ async def _serve(url: str, folder: str, socket: str, snapshot_entries: str) -> N
             await writer.drain()
         writer.close()
 
-    partial = f"{socket}.partial"
-    Path(partial).unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(talk, partial)
-    Path(partial).rename(socket)
+    server = await asyncio.start_unix_server(talk, socket)
     await server.serve_forever()
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from services.retrieval.log.lease import Lease
 from services.retrieval.log.metrics import LogMetrics
-from services.retrieval.log.position import Position
+from services.retrieval.log.position import START, Position
 from services.retrieval.log.snapshots import SnapshotFailed, SnapshotInfo, SnapshotStore
 from services.retrieval.log.state import Frozen
 from services.retrieval.log.stream import LogStream, Page
@@ -153,8 +153,6 @@ class Snapshotter:
         kept = await asyncio.to_thread(self._store.kept, self._log_id)
         if not kept or not await self._lease.is_held():
             return
-        await self._stream.set_snapshot(kept[0].position)
-        if len(kept) < 2:
-            return
-        await self._stream.trim(kept[-1].position)
-        await asyncio.to_thread(self._store.prune, kept)
+        oldest = kept[-1].position if len(kept) > 1 else START
+        if await self._stream.note_snapshots(self._log_id, kept[0].position, oldest):
+            await asyncio.to_thread(self._store.prune, kept)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from redis.asyncio import Redis
@@ -85,20 +86,40 @@ if kind == 'delete' then redis.call('HDEL', KEYS[3], name) end
 return {'OK', position}
 """
 
-# Entries one by one until enough bytes are together: XREAD's COUNT cannot bound them.
+# Entries one by one until enough bytes are together: XREAD's COUNT cannot bound them. They come as
+# one string, each value after its length, as the client takes its time over many small replies.
 _READ = """
 local after, max_entries, max_bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local entries, bytes = {}, 0
-while #entries < max_entries and bytes < max_bytes do
+local values, entries, bytes = {}, 0, 0
+local function add(value)
+  values[#values + 1] = struct.pack('>I4', #value) .. value
+  bytes = bytes + #value
+end
+while entries < max_entries and bytes < max_bytes do
   local found = redis.call('XRANGE', KEYS[1], '(' .. after, '+', 'COUNT', 1)
   if #found == 0 then break end
-  local entry = found[1]
-  after = entry[1]
-  for _, field in ipairs(entry[2]) do bytes = bytes + #field end
-  entries[#entries + 1] = entry
+  after = found[1][1]
+  add(after)
+  local fields = found[1][2]
+  for index = 2, 10, 2 do add(fields[index]) end
+  entries = entries + 1
 end
 local meta = redis.call('HMGET', KEYS[2], 'log_id', 'tail', 'snapshot')
-return {meta[1], meta[2], meta[3], entries}
+return {meta[1], meta[2], meta[3], table.concat(values)}
+"""
+
+
+# Only in a log that has the very entries up to which the snapshots go: one that was restored from
+# older data would lose what nothing else holds.
+_NOTE = """
+if redis.call('HGET', KEYS[2], 'log_id') ~= ARGV[1] then return 0 end
+for index = 2, 3 do
+  local position = ARGV[index]
+  if position ~= '0-0' and #redis.call('XRANGE', KEYS[1], position, position) == 0 then return 0 end
+end
+redis.call('HSET', KEYS[2], 'snapshot', ARGV[2])
+redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[3])
+return 1
 """
 
 
@@ -149,10 +170,10 @@ class LogStream:
     async def read(self, after: Position, max_entries: int, max_bytes: int) -> Page:
         """The entries after a position: at most `max_bytes` and one entry. `UnreadableEntry`."""
         with store_errors(WHAT):
-            *head, entries = await self._call(
+            *head, packed = await self._call(
                 _READ, (LOG, META), (str(after), max_entries, max_bytes)
             )
-        return Page(_head(head), tuple(_entry(id_, fields) for id_, fields in entries))
+        return Page(_head(head), tuple(_entries(packed)))
 
     async def wait(self, after: Position, limit_s: float) -> None:
         """Returns when there are entries after a position, or after `limit_s` seconds."""
@@ -163,15 +184,14 @@ class LogStream:
         """After a loss: idle connections are lost as well, and would each fail one more call."""
         await self._redis.connection_pool.disconnect(inuse_connections=False)
 
-    async def set_snapshot(self, position: Position) -> None:
-        """Notes for all replicas up to where there is a snapshot."""
-        with store_errors(WHAT):
-            await self._redis.hset(META, "snapshot", str(position))
+    async def note_snapshots(self, log_id: str, newest: Position, oldest: Position) -> bool:
+        """Tells all replicas of the newest snapshot, and drops the entries before the oldest.
 
-    async def trim(self, before: Position) -> int:
-        """Drops the entries before a position; returns how many."""
+        Does nothing and returns False when the log is not the one that the snapshots are of.
+        """
         with store_errors(WHAT):
-            return int(await self._redis.xtrim(LOG, minid=str(before), approximate=False))
+            noted = await self._call(_NOTE, (LOG, META), (log_id, str(newest), str(oldest)))
+        return bool(noted)
 
     async def append(
         self, log_id: str, known: Position, appends: Sequence[Append]
@@ -250,18 +270,24 @@ def _head(values: Sequence[bytes | None]) -> Head:
     )
 
 
-def _entry(id_: bytes, fields: Sequence[bytes]) -> LogEntry:
-    position = Position.parse(id_.decode())
-    values = dict(zip(fields[::2], fields[1::2], strict=True))
-    try:
-        return LogEntry(
-            position=position,
-            previous=Position.parse(values[b"p"].decode()),
-            collection_id=values[b"c"].decode(),
-            encoded=Encoded(Kind(values[b"k"].decode()), values[b"h"], values[b"b"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise UnreadableEntry(f"entry {position}: {error}") from error
+def _entries(packed: bytes) -> Iterator[LogEntry]:
+    values = _values(packed)
+    for id_ in values:
+        previous, kind, collection_id, header, body = islice(values, 5)
+        position = Position.parse(id_.decode())
+        try:
+            encoded = Encoded(Kind(kind.decode()), header, body)
+        except ValueError as error:
+            raise UnreadableEntry(f"entry {position}: of a kind that is not known") from error
+        yield LogEntry(position, Position.parse(previous.decode()), collection_id.decode(), encoded)
+
+
+def _values(packed: bytes) -> Iterator[bytes]:
+    start = 0
+    while start < len(packed):
+        end = start + 4 + int.from_bytes(packed[start : start + 4], "big")
+        yield packed[start + 4 : end]
+        start = end
 
 
 def _outcome(append: Append, reply: object) -> Position | OrreryError:

@@ -37,6 +37,10 @@ async def fill(one: Replica, count: int, seed: int = 0) -> None:
     await one.sync(5)
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 async def length_of_log(url: str) -> int:
     redis = store.connect(url)
     try:
@@ -210,7 +214,7 @@ async def test_a_full_disk_is_reported_leaves_nothing_behind_and_stops_nothing(
                 await one.snapshot()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert list(tmp_path.iterdir()) == []
+        assert names_in(tmp_path) == []
         await fill(one, 20, seed=2)
         info = await one.snapshot()
         assert info.position == one.applied
@@ -228,7 +232,7 @@ async def test_two_replicas_write_snapshots_one_after_the_other(
         assert state_of(one) == state_of(other)
         expected = state_of(one)
         assert len(SnapshotStore(tmp_path).kept(one._applier.log_id)) == 2
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [name for name in names_in(tmp_path) if name.startswith(".")] == []
     async with replica(redis_url, tmp_path) as third:
         assert state_of(third) == expected
 
@@ -245,7 +249,7 @@ async def test_two_writers_of_one_position_leave_one_whole_snapshot(
         )
         assert len(set(infos)) == 1
         assert SnapshotStore(tmp_path).kept(one._applier.log_id) == [infos[0]]
-        assert [path.name for path in tmp_path.iterdir()] == [str(frozen.position)]
+        assert names_in(tmp_path) == [str(frozen.position)]
 
 
 async def test_a_snapshot_is_of_one_moment_while_writes_go_on(

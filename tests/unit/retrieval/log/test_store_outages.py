@@ -181,14 +181,19 @@ async def test_a_store_that_is_full_refuses_writes_and_takes_them_again(
             id_ = await with_documents(one, 3)
             await admin.config_set("maxmemory", "1mb")
             big = document("big", 1, num_chunks=50)
-            acknowledged = [one.tail]
+
+            async def fill() -> None:
+                nonlocal acknowledged
+                while True:
+                    acknowledged = await one.put(id_, big)
+
+            acknowledged = one.tail
             with pytest.raises(DependencyDown, match="cannot write"):
-                for _ in range(2000):
-                    acknowledged.append(await one.put(id_, big))
+                await fill()
             # A script that is refused has done nothing.
             ((last, _),) = await admin.xrevrange(LOG, count=1)
             tail = await admin.hget(META, "tail")
-            assert last == tail == str(acknowledged[-1]).encode()
+            assert last == tail == str(acknowledged).encode()
             await admin.config_set("maxmemory", "0")
             await one.put(id_, document("after", 1))
             await one.sync(5)
@@ -239,6 +244,12 @@ async def test_a_store_restored_from_older_data_is_noticed_and_named(
         with pytest.raises(NotReady, match="lost writes"):
             await one.snapshot()
         assert state_of(one) == held  # reads go on
+        # Not even a snapshot that was begun before may trim what the store now holds.
+        length = await _length(own_redis)
+        for _ in range(2):
+            await one._snapshotter.snapshot()
+        assert not await one._stream.note_snapshots(one._applier.log_id, one.applied, one.applied)
+        assert await _length(own_redis) == length
         # Another replica, which knows the older data alone, goes on from there. Even when the log
         # has grown past what this one knew, it is not taken for the same history.
         async with replica(own_redis.url, tmp_path / "other snapshots") as other:
@@ -416,6 +427,15 @@ async def test_closing_answers_everybody(own_redis: RedisServer, tmp_path: Path)
         await waiting
     with pytest.raises(NotReady):
         await one.put(id_, document("late", 1))
+
+
+async def _length(server: RedisServer) -> int:
+    redis = store.connect(server.url)
+    try:
+        assert await redis.hget(META, "snapshot") is None
+        return int(await redis.xlen(LOG))
+    finally:
+        await redis.aclose()
 
 
 def _copy_aof(server: RedisServer, to: Path) -> None:
