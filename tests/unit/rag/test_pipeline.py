@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -354,15 +356,16 @@ async def test_model_that_follows_instructions_rewrites_a_follow_up(tmp_path: Pa
         await kept.close()
 
 
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_answer_is_not_lost_with_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, signal_number: signal.Signals
 ) -> None:
     with redis_server(tmp_path) as server:
         kept = Conversations(store.connect(server.url), CONFIG.conversations)
         harness = Harness(FakeServices([SHIP], ["Tamir Osker"]), conversations=kept)
-        events = harness.ask(conversation="c")
+        events = harness.ask(conversation="c", timeout_s=1.0)
         assert isinstance(await anext(events), PassagesFound)
-        server.kill()
+        os.kill(server.pid, signal_number)
         rest = [event async for event in events]
         assert isinstance(rest[-1], Answer)
         assert (rest[-1].text, rest[-1].turn_saved) == ("Tamir Osker", False)
