@@ -1,0 +1,147 @@
+"""The other services over gRPC: real retrieval, and generation over the toy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+import pytest
+
+from orrery.v1 import retrieval_pb2
+from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
+from services.rag.peers import PeerServices
+from services.rag.services import Sampling, Search, SearchQuery, TextPurpose
+from services.rag.types import Message, SearchMode
+from services.runtime.errors import CollectionNotFound, DeadlineExceeded, InvalidRequest
+from services.runtime.peer import Caller, Peer
+from tests.fakes.generation_server import generation_server
+from tests.fakes.hash_embedding import DIMENSIONS, MAX_INPUT_TOKENS
+from tests.fakes.redis_server import redis_server
+from tests.fakes.retrieval_server import retrieval_server
+from tests.fakes.toy_backend import ToyBackend, ToySettings
+
+
+def caller(timeout_s: float = 20.0) -> Caller:
+    return Caller("id-1", None, time.monotonic() + timeout_s)
+
+
+@pytest.fixture
+async def finding(tmp_path: Path) -> AsyncIterator[PeerServices]:
+    """Over a collection `docs` of two documents, and one without an embedding model."""
+    with redis_server(tmp_path / "redis") as redis:
+        async with (
+            retrieval_server(redis.url, tmp_path / "data") as server,
+            grpc.aio.insecure_channel(server.target) as channel,
+        ):
+            stub = RetrievalServiceStub(channel)
+            await stub.CreateCollection(retrieval_pb2.CreateCollectionRequest(name="docs"))
+            config = retrieval_pb2.CollectionConfig(embedding_application="none", dimensions=2)
+            await stub.CreateCollection(
+                retrieval_pb2.CreateCollectionRequest(name="bare", config=config)
+            )
+            requests = [
+                retrieval_pb2.UpsertRequest(
+                    collection="docs",
+                    document=retrieval_pb2.Document(
+                        id=name, file=retrieval_pb2.FileContent(data=text.encode(), name=name)
+                    ),
+                )
+                for name, text in (("a.txt", "the lamp is red"), ("b.txt", "a ship of oak"))
+            ]
+            written = [answer async for answer in stub.Upsert(iter(requests))]
+            await stub.GetCollection(  # so that every search sees them
+                retrieval_pb2.GetCollectionRequest(
+                    name="docs", consistency_token=written[-1].consistency_token
+                )
+            )
+            peer = Peer(server.target)
+            yield PeerServices(peer, retrieval="retrieval")
+            await peer.close()
+
+
+async def test_search_finds_passages_for_one_query_and_for_several(finding: PeerServices) -> None:
+    query = SearchQuery("red lamp")
+    one = await finding.search(Search("docs", (query,), k=2, explain=True), caller())
+    (ranking,) = one.rankings
+    assert ranking[0].document_id == "a.txt"
+    assert ranking[0].text == "the lamp is red"
+    assert (ranking[0].start, ranking[0].line_start) == (0, 1)
+    assert one.timeline
+    assert one.index_generation > 0
+
+    embedded = await finding.embed("embedding", ["oak ship"], TextPurpose.QUERY, caller())
+    by_vector = SearchQuery("oak ship", embedded.vectors[0])
+    several = await finding.search(Search("docs", (query, by_vector), k=1), caller())
+    assert [ranking[0].document_id for ranking in several.rankings] == ["a.txt", "b.txt"]
+
+
+async def test_search_keeps_the_callers_own_options(finding: PeerServices) -> None:
+    rest = retrieval_pb2.SearchOptions()
+    rest.filter.comparison.field = "document_id"
+    rest.filter.comparison.operator = retrieval_pb2.FILTER_OPERATOR_EQ
+    rest.filter.comparison.values.add().string_value = "b.txt"
+    search = Search("docs", (SearchQuery("red lamp"),), k=2, rest=rest)
+    found = await finding.search(search, caller())
+    assert {passage.document_id for passage in found.rankings[0]} == {"b.txt"}
+    nothing = Search("docs", (SearchQuery("red lamp"),), k=2, min_score=2.0)
+    assert (await finding.search(nothing, caller())).rankings == ((),)
+
+
+async def test_errors_come_as_they_were_meant(finding: PeerServices) -> None:
+    with pytest.raises(CollectionNotFound):
+        await finding.embedding_application("none-such", "", caller())
+    wrong = SearchQuery("lamp", (1.0, 2.0, 3.0))
+    for queries in ((wrong,), (wrong, wrong)):
+        with pytest.raises(InvalidRequest):
+            await finding.search(Search("docs", queries, k=1, mode=SearchMode.DENSE), caller())
+
+
+async def test_collections_documents_and_embedding_are_told(finding: PeerServices) -> None:
+    assert await finding.embedding_application("docs", "", caller()) in ("", "embedding")
+    assert await finding.embedding_application("bare", "", caller()) is None
+    names = await finding.file_names("docs", ["a.txt", "gone"], "", caller())
+    assert names == {"a.txt": "a.txt"}
+    assert await finding.file_names("docs", [], "", caller()) == {}
+    long = "word " * (MAX_INPUT_TOKENS + 1)
+    embedded = await finding.embed("embedding", [long, "short"], TextPurpose.PASSAGE, caller())
+    assert [len(vector) for vector in embedded.vectors] == [DIMENSIONS] * 2
+    assert embedded.num_truncated == 1
+
+
+async def test_completions_come_as_pieces_with_what_they_cost() -> None:
+    async with generation_server() as server:
+        peer = Peer(server.target)
+        writing = PeerServices(peer, retrieval="retrieval")
+        prompt = await writing.tokenize("toy", [Message("user", "hello")], caller())
+        assert prompt.max_model_len == 512
+        sampling = Sampling(max_tokens=6, temperature=0.5, seed=1, num_samples=2)
+        pieces = [
+            piece async for piece in writing.generate("toy", prompt.token_ids, sampling, caller())
+        ]
+        assert {piece.index for piece in pieces} == {0, 1}
+        assert pieces[-1].usage.prompt_tokens == len(prompt.token_ids)
+        assert pieces[-1].usage.completion_tokens == 12
+        assert pieces[-1].model == "toy"
+        await peer.close()
+
+
+async def test_completion_that_is_left_or_out_of_time_ends_in_the_service() -> None:
+    backend = ToyBackend(ToySettings(step_s=0.02))
+    async with generation_server(backend) as server:
+        peer = Peer(server.target)
+        writing = PeerServices(peer, retrieval="retrieval")
+        prompt = await writing.tokenize("toy", [Message("user", "hello")], caller())
+        sampling = Sampling(max_tokens=400)
+        left = writing.generate("toy", prompt.token_ids, sampling, caller())
+        async with aclosing(left):
+            await anext(left)
+        with pytest.raises(DeadlineExceeded):
+            _ = [_ async for _ in writing.generate("toy", (1, 2), sampling, caller(0.2))]
+        end = time.monotonic() + 5
+        while backend.load().num_running and time.monotonic() < end:
+            await writing.tokenize("toy", [Message("user", "x")], caller())
+        assert not backend.load().num_running
+        await peer.close()
