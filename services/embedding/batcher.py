@@ -23,15 +23,11 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar, cast
 
+from services.embedding.bucketing import neighbours, window_size
 from services.runtime.errors import DeadlineExceeded, NotReady, Overloaded
 
 __all__ = ["Answers", "BatchObserver", "BatchStats", "Batcher", "Job"]
 
-# How much of the queue a batch is chosen from, in token budgets.
-_WINDOW_BUDGETS = 4
-# Neighbours in a batch differ by no more than this factor in length; short ones share anyway.
-_MAX_LENGTH_RATIO = 2
-_SHORT_TOKENS = 32
 # So many failed batches in a row mean that the worker is broken rather than an input.
 _MAX_FAILURES = 3
 
@@ -256,7 +252,7 @@ class Batcher(Generic[PayloadT, ResultT]):
         now_s = time.monotonic()
         expired = {
             caller
-            for entry in self._queue[: self._window()]
+            for entry in self._window()
             for caller in entry.waiters
             if caller.deadline_s <= now_s
         }
@@ -293,28 +289,24 @@ class Batcher(Generic[PayloadT, ResultT]):
         )
         computing.add_done_callback(lambda future: self._finish(future, batch, started_s))
 
-    def _window(self) -> int:
-        """How many of the first waiting inputs the next batch is chosen from."""
-        left = _WINDOW_BUDGETS * self._max_tokens
-        for count, entry in enumerate(self._queue):
-            left -= entry.num_tokens
-            if left < 0:
-                return count + 1
-        return len(self._queue)
+    def _window(self) -> list[_Entry]:
+        """The first waiting inputs, from which the next batch is chosen."""
+        lengths = [entry.num_tokens for entry in self._queue]
+        return self._queue[: window_size(lengths, self._max_tokens)]
 
     def _take(self) -> list[_Entry]:
         """The next batch, shortest first, out of the queue."""
-        size = self._window()
-        window = self._queue[:size]
+        window = self._window()
         if not window:
             return []
-        batch = _neighbours(window, self._max_tokens)
+        chosen = neighbours([entry.num_tokens for entry in window], self._max_tokens)
+        batch = [window[position] for position in chosen]
         for entry in batch:
             entry.running = True
+        self._queue[: len(window)] = [entry for entry in window if not entry.running]
         # Time runs at the pace at which each of the calls would get its share.
         num_tokens = sum(entry.num_tokens for entry in batch)
         self._virtual_time += num_tokens / max(1, self._num_callers)
-        self._queue[:size] = [entry for entry in window if not entry.running]
         return batch
 
     def _finish(
@@ -346,31 +338,6 @@ class Batcher(Generic[PayloadT, ResultT]):
 
 def _expired() -> DeadlineExceeded:
     return DeadlineExceeded("the time of the request was up before its vectors", stage="embed")
-
-
-def _neighbours(window: Sequence[_Entry], max_tokens: int) -> list[_Entry]:
-    """The first of the window with those nearest to it in length, within the token budget."""
-    ordered = sorted(window, key=lambda entry: entry.num_tokens)
-    low = high = ordered.index(window[0])
-    while True:
-        shortest, longest = ordered[low].num_tokens, ordered[high].num_tokens
-        count = high - low + 2  # with one more
-        options = []  # (padding that taking it adds, new low, new high)
-        if low > 0:
-            shorter = ordered[low - 1].num_tokens
-            if _may_share(shorter, longest) and count * longest <= max_tokens:
-                options.append((longest - shorter, low - 1, high))
-        if high + 1 < len(ordered):
-            longer = ordered[high + 1].num_tokens
-            if _may_share(shortest, longer) and count * longer <= max_tokens:
-                options.append(((longer - longest) * (count - 1), low, high + 1))
-        if not options:
-            return ordered[low : high + 1]
-        _, low, high = min(options)
-
-
-def _may_share(shortest: int, longest: int) -> bool:
-    return longest <= max(_SHORT_TOKENS, _MAX_LENGTH_RATIO * shortest)
 
 
 def _deliver(entry: _Entry, result: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -160,3 +161,11 @@ def test_what_is_no_model_folder_is_refused_by_name(tmp_path: Path) -> None:
         TextEncoder.load(str(tmp_path / "missing"), FLOAT32)
     with pytest.raises(ModelFolderError, match="safetensors"):
         TextEncoder.load(str(tmp_path), FLOAT32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
+def test_a_gpu_keeps_the_vectors(minilm_folder: str, dtype: Literal["auto"]) -> None:
+    encoder = TextEncoder.load(minilm_folder, EncoderOptions(dtype=dtype, device="cuda"))
+    vectors = encoder.embed(tokenized(encoder))
+    assert cosines(vectors, expected(minilm_folder)).min() >= MIN_COSINE
