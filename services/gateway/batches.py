@@ -22,8 +22,7 @@ __all__ = ["FileBatch"]
 
 _PREFIX = "vsfb_"
 _FILE_ID = re.compile(r"file-([0-9a-f]{24})")
-_FILE_BYTES = 12
-_HEAD_BYTES = 12
+_CHECK_SUM_BYTES, _TIME_BYTES, _FILE_BYTES = 4, 8, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class FileBatch:
     @property
     def id(self) -> str:
         """The id that `parse` takes apart."""
-        body = self.created_at.to_bytes(8)
+        body = self.created_at.to_bytes(_TIME_BYTES)
         for file_id in self.file_ids:
             match = _FILE_ID.fullmatch(file_id)
             assert match is not None
@@ -48,20 +47,19 @@ class FileBatch:
     @classmethod
     def parse(cls, vector_store_id: str, batch_id: str) -> FileBatch:
         """The batch of an id. Raises `ResourceNotFound` for one that was never given out."""
-        data = _decoded(batch_id)
-        check_sum, body = data[:4], data[4:]
-        whole = len(data) >= _HEAD_BYTES and (len(data) - _HEAD_BYTES) % _FILE_BYTES == 0
-        if not whole or check_sum != _check_sum(vector_store_id, body):
-            raise ResourceNotFound("there is no batch of that id in this vector store")
-        files = body[8:]
-        return cls(
+        data = _decoded(batch_id)[_CHECK_SUM_BYTES:]
+        files = data[_TIME_BYTES:]
+        batch = cls(
             vector_store_id,
-            int.from_bytes(body[:8]),
+            int.from_bytes(data[:_TIME_BYTES]),
             [
                 f"file-{files[at : at + _FILE_BYTES].hex()}"
-                for at in range(0, len(files), _FILE_BYTES)
+                for at in range(0, len(files) - len(files) % _FILE_BYTES, _FILE_BYTES)
             ],
         )
+        if batch.id != batch_id:  # the check sum is a part of it
+            raise ResourceNotFound("there is no batch of that id in this vector store")
+        return batch
 
 
 def _decoded(batch_id: str) -> bytes:
@@ -75,4 +73,4 @@ def _decoded(batch_id: str) -> bytes:
 
 
 def _check_sum(vector_store_id: str, body: bytes) -> bytes:
-    return zlib.crc32(vector_store_id.encode() + b"\0" + body).to_bytes(4)
+    return zlib.crc32(vector_store_id.encode() + b"\0" + body).to_bytes(_CHECK_SUM_BYTES)
