@@ -57,18 +57,15 @@ class Exchange:
         if self._ended:
             raise StopIteration
         if self._closed:
-            raise CancelledError("the call was closed before its end")
+            raise _closed_early()
         try:
             return self._advance()
         except StopIteration as end:
             self.value, self._ended = end.value, True
             self.close()
             raise StopIteration from None
-        except BaseException as error:
-            was_closed = self._closed
+        except BaseException:
             self.close()
-            if was_closed and isinstance(error, OrreryError):  # by another thread
-                raise CancelledError("the call was closed before its end") from error
             raise
 
     def close(self) -> None:
@@ -96,6 +93,8 @@ class Exchange:
                     outcome = self._perform(effect)
             except (grpc.RpcError, OrreryError) as error:
                 failure = error
+            if self._closed:  # by another thread
+                raise _closed_early() from failure
 
     def _perform(self, effect: ExchangeEffect) -> Any:
         if isinstance(effect, Open):
@@ -154,7 +153,7 @@ class AsyncExchange:
         if self._ended:
             raise StopAsyncIteration
         if self._closed:
-            raise CancelledError("the call was closed before its end")
+            raise _closed_early()
         try:
             return await self._advance()
         except _End as end:
@@ -199,10 +198,12 @@ class AsyncExchange:
                     outcome = await self._perform(effect)
             except asyncio.CancelledError:
                 if self._closed and not task_is_cancelled():  # another task closed it
-                    raise CancelledError("the call was closed before its end") from None
+                    raise _closed_early() from None
                 raise
             except (grpc.RpcError, OrreryError) as error:
                 failure = error
+            if self._closed:  # by another task
+                raise _closed_early() from failure
 
     async def _take(self) -> Any:
         if isinstance(self._source, AsyncIterator):
@@ -229,6 +230,10 @@ class AsyncExchange:
             return await asyncio.to_thread(effect.function)
         assert not isinstance(effect, Take | Emit)
         return await self._connection.perform(effect)
+
+
+def _closed_early() -> CancelledError:
+    return CancelledError("the call was closed before its end")
 
 
 class _End(Exception):

@@ -8,6 +8,7 @@ They keep documents and find them by shared words; requests are in `seen`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,9 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
     break_silently: bool = False  # with status OK instead
     answer_lost: bool = False  # what broke it was written but not answered
     down_for: int = 0  # so many documents are refused because the store is away
+    stall_after: int | None = None  # answers, after which a stream waits until it is cancelled
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    stalled: asyncio.Event = field(default_factory=asyncio.Event)
     refuse_upserts: int = 0  # so many streams are refused at once
     num_streams: int = 0
 
@@ -145,6 +149,8 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
             self._note(request, context)
             if self._missing(request.collection, context):
                 return
+            if self.stall_after == answered:
+                await self._stall()
             if self.break_after == answered:
                 self.break_after = None
                 if self.answer_lost:
@@ -154,6 +160,13 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             yield self._put(request)
             answered += 1
+
+    async def _stall(self) -> None:
+        self.stalled.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            self.cancelled.set()
 
     def _put(self, request: pb.UpsertRequest) -> pb.UpsertResponse:
         document, documents = request.document, self.collections[request.collection]

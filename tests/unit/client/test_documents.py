@@ -184,6 +184,64 @@ async def test_async_source_is_taken_by_the_async_client(platform: FakePlatform)
         assert (await client.documents.upsert("docs", source())).count("added") == 5
 
 
+async def test_closing_the_client_ends_its_uploads(platform: FakePlatform, either: Either) -> None:
+    platform.retrieval.stall_after = 3
+    upload = asyncio.create_task(either.call("documents.upsert", "docs", texts(50)))
+    await platform.retrieval.stalled.wait()
+    await either.close()
+    with pytest.raises(orrery.CancelledError):
+        await asyncio.wait_for(upload, 10)
+    await asyncio.wait_for(platform.retrieval.cancelled.wait(), 10)
+
+
+async def test_cancelled_task_cancels_its_upload(platform: FakePlatform) -> None:
+    platform.retrieval.stall_after = 3
+    async with orrery.AsyncClient(platform.target) as client:
+        upload = asyncio.create_task(client.documents.upsert("docs", texts(50)))
+        await platform.retrieval.stalled.wait()
+        upload.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        await asyncio.wait_for(platform.retrieval.cancelled.wait(), 10)
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_stream_closed_while_it_is_read_ends_the_reading(
+    platform: FakePlatform, kind: str
+) -> None:
+    platform.retrieval.stall_after = 0
+    either = Either(kind, platform.target)
+    stream = either.client.documents.upsert_stream("docs", texts(5))
+    if kind == "sync":
+        reading = asyncio.create_task(asyncio.to_thread(next, stream))
+    else:
+        reading = asyncio.create_task(anext(stream))
+    await platform.retrieval.stalled.wait()
+    if kind == "sync":
+        stream.close()
+    else:
+        await stream.aclose()
+    with pytest.raises(orrery.CancelledError):
+        await asyncio.wait_for(reading, 10)
+    await either.close()
+
+
+async def test_upload_ends_at_its_deadline(platform: FakePlatform, either: Either) -> None:
+    platform.retrieval.stall_after = 3
+    with pytest.raises(orrery.DeadlineExceededError):
+        await either.call("documents.upsert", "docs", texts(50), timeout_s=0.5)
+
+
+async def test_document_too_large_for_a_message_fails_alone(
+    platform: FakePlatform, either: Either
+) -> None:
+    large = 5 << 20  # beyond what the server reads, within what the client sends
+    documents = [Document("a", "x"), Document("big", b"x" * large), Document("b", "y")]
+    report = await either.call("documents.upsert", "docs", documents)
+    assert [result.status for result in report.results] == ["added", "failed", "added"]
+    assert report.failed[0].document_id == "big"
+
+
 async def test_blocking_stream_left_early_can_be_closed(platform: FakePlatform) -> None:
     def read_one(client: orrery.Client) -> orrery.UpsertResult:
         with client.documents.upsert_stream("docs", texts(50), max_in_flight=2) as stream:
