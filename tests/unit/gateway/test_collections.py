@@ -26,6 +26,18 @@ def docs(http: httpx.Client) -> Iterator[httpx.Client]:
     http.delete("/v1/collections/docs")
 
 
+@pytest.fixture(scope="module")
+def filled(everything: str) -> Iterator[httpx.Client]:
+    """A client beside a collection `searched` with two documents, which tests leave as it is."""
+    with httpx.Client(base_url=everything, timeout=60) as client:
+        client.post("/v1/collections", json={"name": "searched"})
+        ships = {"id": "ships", "text": "The brig Marrow carries salt.", "metadata": {"year": 1500}}
+        lamps = {"id": "lamps", "text": LAMPS, "metadata": {"year": 1204, "tags": ["light", "old"]}}
+        put(client, lamps, ships, collection="searched")
+        yield client
+        client.delete("/v1/collections/searched")
+
+
 def put(client: httpx.Client, *documents: dict[str, Any], collection: str = "docs") -> Any:
     url = f"/v1/collections/{collection}/documents"
     response = client.post(url, json={"documents": list(documents)})
@@ -251,15 +263,15 @@ def test_form_puts_one_file_in(docs: httpx.Client) -> None:
     ],
 )
 def test_wrong_form_is_refused_by_name(
-    docs: httpx.Client, options: dict[str, Any], param: str | None, code: str
+    filled: httpx.Client, options: dict[str, Any], param: str | None, code: str
 ) -> None:
-    response = docs.post("/v1/collections/docs/documents", **options)
+    response = filled.post("/v1/collections/searched/documents", **options)
     assert error_of(response) == (400, param, code)
 
 
-def test_upload_over_the_limit_is_refused_while_it_arrives(docs: httpx.Client) -> None:
-    url = "/v1/collections/docs/documents"
-    declared = docs.post(url, files={"file": ("a.txt", b"x" * (13 << 20))})
+def test_upload_over_the_limit_is_refused_while_it_arrives(filled: httpx.Client) -> None:
+    url = "/v1/collections/searched/documents"
+    declared = filled.post(url, files={"file": ("a.txt", b"x" * (13 << 20))})
     assert error_of(declared)[::2] == (413, "request_too_large")
 
     def pieces() -> Iterator[bytes]:
@@ -268,9 +280,9 @@ def test_upload_over_the_limit_is_refused_while_it_arrives(docs: httpx.Client) -
             yield b"x" * (1 << 20)
 
     headers = {"content-type": "multipart/form-data; boundary=x"}
-    chunked = docs.post(url, content=pieces(), headers=headers)
+    chunked = filled.post(url, content=pieces(), headers=headers)
     assert error_of(chunked)[::2] == (413, "request_too_large")
-    text = docs.post(url, content=b"hello", headers={"content-type": "text/plain"})
+    text = filled.post(url, content=b"hello", headers={"content-type": "text/plain"})
     assert error_of(text)[::2] == (415, "unsupported_media_type")
 
 
@@ -292,9 +304,9 @@ def test_upload_over_the_limit_is_refused_while_it_arrives(docs: httpx.Client) -
     ],
 )
 def test_wrong_document_is_refused_by_name(
-    docs: httpx.Client, document: dict[str, Any], param: str
+    filled: httpx.Client, document: dict[str, Any], param: str
 ) -> None:
-    response = docs.post("/v1/collections/docs/documents", json={"documents": [document]})
+    response = filled.post("/v1/collections/searched/documents", json={"documents": [document]})
     assert error_of(response)[:2] == (400, param)
 
 
@@ -323,18 +335,10 @@ def test_documents_are_listed_filtered_and_deleted(docs: httpx.Client) -> None:
 # --- searches ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def filled(docs: httpx.Client) -> httpx.Client:
-    put(
-        docs,
-        {"id": "lamps", "text": LAMPS, "metadata": {"year": 1204, "tags": ["light", "old"]}},
-        {"id": "ships", "text": "The brig Marrow carries salt.", "metadata": {"year": 1500}},
-    )
-    return docs
-
-
 def found(client: httpx.Client, **body: Any) -> list[str]:
-    response = client.post("/v1/search", json={"collection": "docs", "query": "lamp salt"} | body)
+    response = client.post(
+        "/v1/search", json={"collection": "searched", "query": "lamp salt"} | body
+    )
     assert response.status_code == 200, response.text
     return [hit["document_id"] for hit in response.json()["hits"]]
 
@@ -382,7 +386,7 @@ def test_search_applies_filters(
 
 
 def test_search_tells_scores_places_and_stages(filled: httpx.Client) -> None:
-    body = {"collection": "docs", "query": "who lit the lamp", "k": 1, "explain": True}
+    body = {"collection": "searched", "query": "who lit the lamp", "k": 1, "explain": True}
     answer = filled.post("/v1/search", json=body | {"fusion": {"sparse_weight": 2}}).json()
     (hit,) = answer["hits"]
     assert (hit["id"], hit["document_id"]) == ("lamps#0", "lamps")
@@ -398,7 +402,7 @@ def test_search_tells_scores_places_and_stages(filled: httpx.Client) -> None:
 
 
 def test_many_queries_are_answered_in_their_order(filled: httpx.Client) -> None:
-    body = {"collection": "docs", "queries": ["salt", {"text": "keeper"}, " "], "k": 1}
+    body = {"collection": "searched", "queries": ["salt", {"text": "keeper"}, " "], "k": 1}
     answer = filled.post("/v1/search", json=body).json()
     first, second, blank = answer["results"]
     assert first["hits"][0]["document_id"] == "ships"
@@ -448,7 +452,7 @@ def test_search_by_words_alone_with_diversity_and_reranking(filled: httpx.Client
 def test_wrong_search_is_refused_by_name(
     filled: httpx.Client, changes: dict[str, Any], param: str
 ) -> None:
-    body = {"collection": "docs", "query": "lamp"} | changes
+    body = {"collection": "searched", "query": "lamp"} | changes
     status, named, _ = error_of(filled.post("/v1/search", json=body))
     assert status == 400
     assert (named or "").startswith(param)
@@ -458,15 +462,15 @@ def test_deep_filter_is_refused(filled: httpx.Client) -> None:
     condition: dict[str, Any] = {"type": "exists", "key": "year"}
     for _ in range(200):
         condition = {"type": "not", "filter": condition}
-    body = {"collection": "docs", "query": "lamp", "filter": condition}
+    body = {"collection": "searched", "query": "lamp", "filter": condition}
     assert error_of(filled.post("/v1/search", json=body)) == (400, "filter", "invalid_value")
 
 
 def test_neither_or_both_of_query_and_queries_is_refused(filled: httpx.Client) -> None:
     for body in ({}, {"query": "a", "queries": ["b"]}, {"queries": []}):
-        response = filled.post("/v1/search", json={"collection": "docs"} | body)
+        response = filled.post("/v1/search", json={"collection": "searched"} | body)
         assert response.status_code == 400
-    both = {"collection": "docs", "queries": ["a"], "explain": True}
+    both = {"collection": "searched", "queries": ["a"], "explain": True}
     assert filled.post("/v1/search", json=both).status_code == 400
 
 

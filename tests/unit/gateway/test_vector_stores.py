@@ -21,12 +21,22 @@ from tests.unit.gateway.scripted_upstream import ScriptedUpstream
 TEXT = b"The lamp of Orrin Vale was lit in 1204."
 
 
-@pytest.fixture
-def store(http: httpx.Client) -> Iterator[str]:
-    """The id of an empty vector store."""
-    made: str = http.post("/v1/vector_stores", json={"name": "coast"}).json()["id"]
-    yield made
-    http.delete(f"/v1/vector_stores/{made}")
+@pytest.fixture(scope="module")
+def store(everything: str) -> Iterator[str]:
+    """The id of an empty vector store, which tests leave as it is."""
+    with httpx.Client(base_url=everything, timeout=60) as client:
+        made: str = client.post("/v1/vector_stores", json={"name": "coast"}).json()["id"]
+        yield made
+        client.delete(f"/v1/vector_stores/{made}")
+
+
+@pytest.fixture(scope="module")
+def stored_file(everything: str) -> Iterator[str]:
+    """The id of an uploaded file, which is attached to nothing."""
+    with httpx.Client(base_url=everything, timeout=60) as client:
+        made = upload(client)
+        yield made
+        client.delete(f"/v1/files/{made}")
 
 
 def upload(client: httpx.Client, name: str = "a.txt", data: bytes = TEXT) -> str:
@@ -124,13 +134,17 @@ STATIC = {"max_chunk_size_tokens": 300, "chunk_overlap_tokens": 10}
     ],
 )
 def test_wrong_request_is_refused_by_name(
-    http: httpx.Client, store: str, path: str, body: Any, param: str | None, code: str | None
+    http: httpx.Client,
+    store: str,
+    stored_file: str,
+    path: str,
+    body: Any,
+    param: str | None,
+    code: str | None,
 ) -> None:
-    file_id = upload(http)
-
     def filled(value: Any) -> Any:
         if isinstance(value, str):
-            return value.replace("{store}", store).replace("{file}", file_id)
+            return value.replace("{store}", store).replace("{file}", stored_file)
         if isinstance(value, list):
             return [filled(entry) for entry in value]
         if isinstance(value, dict):
@@ -142,7 +156,6 @@ def test_wrong_request_is_refused_by_name(
     assert (status, named) == (400, param), response.text
     wanted = "unsupported_parameter" if code == "un" else code
     assert wanted in (None, coded)
-    http.delete(f"/v1/files/{file_id}")
 
 
 def test_what_is_not_there_is_404(http: httpx.Client, store: str) -> None:
