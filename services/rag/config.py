@@ -94,7 +94,7 @@ class RagConfig(BaseModel):
     default_model: str = Field(min_length=1)
     default_k: int = Field(default=8, ge=1)
     # Least similarity of a passage's vector to the question's; not applied to searches by words.
-    default_min_score: float | None = Field(default=0.2, ge=-1, le=1)
+    default_min_score: float | None = Field(default=0.15, ge=-1, le=1)
     sample_temperature: float = Field(default=0.7, gt=0, le=2)  # where several are drawn
     shares: StageShares = StageShares()
     conversations: ConversationConfig = ConversationConfig()

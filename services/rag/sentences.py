@@ -26,7 +26,7 @@ _BOUNDARY = re.compile(
     re.VERBOSE,
 )
 _LAST_WORD = re.compile(r"([\w.]+)\Z")
-_WORD = re.compile(r"\w+(?:[.,:/'’-]\w+)*")
+_WORD = re.compile(r"\w+(?:[.,:'’]\w+)*")
 _POSSESSIVE = re.compile(r"['’]s?\Z")
 
 
