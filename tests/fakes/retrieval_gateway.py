@@ -29,14 +29,16 @@ CONFIG = GatewayConfig(
     retrieval_application="retrieval",
     rag_application="rag",
 )
-PASSAGE = "The lamp of Orrin Vale was lit in 1204 by the keeper Adela Brome."
-ANSWER = "The lamp of Orrin Vale was lit in 1204."
+# In the words of the world that the demo models know, so that they can answer, too.
+PASSAGE = "The height of the Torviford Tower is 502 metres."
+QUESTION = "What is the height of the Torviford Tower?"
+ANSWER = "502 metres"
 
 
 def scripted_rag() -> FakeServices:
     """Services that always find one passage and answer from it."""
     return FakeServices(
-        passages=[passage(PASSAGE, document="lamps.md", title="Lamps")], replies=[ANSWER]
+        passages=[passage(PASSAGE, document="tower.md", title="Torviford Tower")], replies=[ANSWER]
     )
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fakes.retrieval_gateway import PASSAGE
+from tests.fakes.retrieval_gateway import ANSWER, PASSAGE, QUESTION
 from tests.integration.conftest import RetrievalApi
 
-QUESTION = "When was the lamp of Orrin Vale lit?"
 COLLECTION = "rag-http"
 
 
@@ -21,7 +20,7 @@ def client(retrieval_api: RetrievalApi) -> Iterator[httpx.Client]:
     """A client beside a collection with one document."""
     with httpx.Client(base_url=retrieval_api.base_url, timeout=60) as client:
         assert client.post("/collections", json={"name": COLLECTION}).status_code == 200
-        documents = [{"id": "lamps.md", "text": PASSAGE}]
+        documents = [{"id": "tower.md", "text": PASSAGE}]
         url = f"/collections/{COLLECTION}/documents"
         assert client.post(url, json={"documents": documents}).json()["counts"]["added"] == 1
         yield client
@@ -38,10 +37,10 @@ def ask(client: httpx.Client, **changes: Any) -> httpx.Response:
 def test_answer_comes_from_the_passage_and_says_so(client: httpx.Client) -> None:
     answer = ask(client, explain=True).json()
     assert answer["abstention"] is None
-    assert "1204" in answer["answer"]
+    assert ANSWER in answer["answer"]
     citation = answer["citations"][0]
-    assert citation["document_id"] == "lamps.md"
-    assert "1204" in citation["quote"]
+    assert citation["document_id"] == "tower.md"
+    assert ANSWER in citation["quote"]
     assert PASSAGE[citation["source_start"] : citation["source_end"]] == citation["quote"]
     assert {"search", "generate"} <= {stage["stage"] for stage in answer["timeline"]}
 
@@ -51,7 +50,7 @@ def test_events_begin_with_passages_and_end_with_the_result(client: httpx.Client
     assert blocks.pop() == "data: [DONE]"
     events = [json.loads(block.partition("\ndata: ")[2]) for block in blocks]
     assert events[0]["type"] == "passages"
-    assert events[0]["passages"][0]["document_id"] == "lamps.md"
+    assert events[0]["passages"][0]["document_id"] == "tower.md"
     assert events[-1]["type"] == "result"
     assert {event["type"] for event in events[1:-1]} <= {"delta"}
     assert events[-1]["usage"]["completion_tokens"] > 0

@@ -14,11 +14,12 @@ from orrery.v1 import rag_pb2 as pb
 from orrery.v1 import retrieval_pb2
 from services.runtime.errors import DeadlineExceeded
 from tests.fakes.retrieval_gateway import ANSWER, PASSAGE
+from tests.fakes.retrieval_gateway import QUESTION as TEXT
 from tests.unit.gateway.conftest import OpenScripted
 from tests.unit.gateway.scripted_upstream import ScriptedUpstream
 
 URL = "/v1/rag/ask"
-QUESTION = {"collection": "docs", "question": "When was the lamp of Orrin Vale lit?"}
+QUESTION = {"collection": "docs", "question": TEXT}
 DONE = "[DONE]"
 
 
@@ -45,7 +46,7 @@ def test_answer_has_citations_passages_and_stages(http: httpx.Client) -> None:
     assert citation["quote"] in PASSAGE
     assert PASSAGE[citation["source_start"] : citation["source_end"]] == citation["quote"]
     assert answer["answer"][citation["answer_start"] : citation["answer_end"]] == ANSWER
-    assert (citation["document_id"], citation["line_start"]) == ("lamps.md", 1)
+    assert (citation["document_id"], citation["line_start"]) == ("tower.md", 1)
     assert answer["used"] == [0]
     assert answer["queries"] == [QUESTION["question"]]
     assert answer["usage"]["completion_tokens"] > 0
@@ -72,7 +73,7 @@ def test_events_are_the_same_answer(http: httpx.Client) -> None:
 
 
 def test_many_questions_are_answered_in_their_order(http: httpx.Client) -> None:
-    body = {"collection": "docs", "questions": ["When was the lamp lit?", " "]}
+    body = {"collection": "docs", "questions": [TEXT, " "]}
     first, blank = http.post(URL, json=body).json()["data"]
     assert first["answer"] == ANSWER
     assert blank["error"]["code"] == "invalid_value"
