@@ -16,7 +16,7 @@ from services.retrieval.checks import (
 )
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.embedder import Embedder, EmbeddingModel
-from services.retrieval.index.text import supported_languages
+from services.retrieval.index.collection_index import check_config
 from services.retrieval.log.position import Position
 from services.retrieval.log.replica import Replica
 from services.retrieval.log.state import CollectionView
@@ -149,12 +149,6 @@ class Collections:
         application = asked.embedding_application or self._config.default_embedding_application
         fields = dict(asked.fields)
         _check_index_parameters(fields.get("index", {}))
-        language = fields.get("sparse", {}).get("language")
-        if language is not None and language not in supported_languages():
-            raise InvalidRequest(
-                f"config.sparse.language: expected one of {', '.join(supported_languages())}",
-                field="config.sparse.language",
-            )
         if application == NO_EMBEDDING:
             if asked.dimensions is None:
                 raise InvalidRequest(
@@ -170,7 +164,7 @@ class Collections:
                 **fields,
             )
             _check_chunking(config, model)
-        _check_subvectors(config)
+        check_config(config)
         return config
 
     async def _model(self, application: str, caller: Caller) -> EmbeddingModel:
@@ -227,14 +221,4 @@ def _check_chunking(config: CollectionConfig, model: EmbeddingModel) -> None:
         raise InvalidRequest(
             "config.chunking.overlap_tokens: expected at most half of max_tokens",
             field="config.chunking.overlap_tokens",
-        )
-
-
-def _check_subvectors(config: CollectionConfig) -> None:
-    parts = config.index.pq_num_subvectors
-    if parts is not None and config.dimensions % parts:
-        raise InvalidRequest(
-            f"config.index_parameters.pq_num_subvectors: expected a divisor of "
-            f"{config.dimensions}, got {parts}",
-            field="config.index_parameters.pq_num_subvectors",
         )

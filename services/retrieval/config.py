@@ -64,6 +64,8 @@ class SearchConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_threads: int = Field(default=1, ge=1)  # of FAISS, for one batch
+    flat_rows: int = Field(default=200_000, ge=1)  # index type AUTO: HNSW for segments of more
+    use_gpu: bool = False  # for flat segments; needs faiss-gpu
     max_batch: int = Field(default=64, ge=1)  # searches answered by one pass over the vectors
     max_waiting: int = Field(default=1024, ge=1)  # beyond it: Overloaded
     max_batch_concurrency: int = Field(default=64, ge=1)  # searches of one SearchBatch at a time

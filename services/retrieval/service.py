@@ -10,10 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import faiss
 from redis.asyncio import Redis
 
 from services.retrieval.attachments import Attachments
@@ -25,6 +23,7 @@ from services.retrieval.embedder import Embedder
 from services.retrieval.files import FileStore, is_file_id
 from services.retrieval.index.batching import SearchBatcher
 from services.retrieval.index.generation import Generation, StoredDocumentView
+from services.retrieval.index.merging import SegmentPolicy
 from services.retrieval.ingest.document import ParseLimits
 from services.retrieval.ingestion import Ingestion
 from services.retrieval.log.position import Position
@@ -106,11 +105,7 @@ class RetrievalService:
             memory_bytes=work.reader_memory_bytes,
         )
         pipeline = DocumentPipeline(self._readers, stores.embedder, stores.tokenizers, limits)
-        self._search_threads = ThreadPoolExecutor(
-            1,
-            thread_name_prefix="search",
-            initializer=partial(faiss.omp_set_num_threads, config.search.num_threads),
-        )
+        self._search_threads = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._metrics = WorkMetrics(stores.registry)
         batcher = SearchBatcher(
             self._search_threads,
@@ -135,6 +130,11 @@ class RetrievalService:
             SnapshotStore(folder, keep=config.log.num_snapshots),
             ReplicaOptions(
                 start_limit_s=config.log.start_timeout_s,
+                segments=SegmentPolicy(
+                    num_threads=config.search.num_threads,
+                    flat_rows=config.search.flat_rows,
+                    use_gpu=config.search.use_gpu,
+                ),
                 snapshots=SnapshotPolicy(
                     max_entries=config.log.snapshot_after_entries,
                     max_bytes=config.log.snapshot_after_bytes,
