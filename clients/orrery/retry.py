@@ -12,7 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orrery.errors import ModelNotFoundError, OrreryError, OverloadedError, UnavailableError
+from orrery.errors import (
+    ConnectionLostError,
+    ModelNotFoundError,
+    OrreryError,
+    OverloadedError,
+    UnavailableError,
+)
 
 __all__ = ["Deadline", "RetryPolicy"]
 
@@ -33,6 +39,8 @@ class RetryPolicy:
     max_backoff_s: float = 5.0
     max_retry_after_s: float = 60.0
     uniform: Callable[[float, float], float] = random.uniform
+    # Whether doing it twice is the same as once. If not, what may have been done is not repeated.
+    idempotent: bool = True
 
     def delay_s(self, error: OrreryError, *, retries: int, said_by_server: bool) -> float | None:
         """Seconds to wait before trying again, or None where it makes no sense.
@@ -46,6 +54,8 @@ class RetryPolicy:
             # A load balancer that has just restarted knows no application for a moment.
             return _NOT_FOUND_DELAY_S if retries < self.not_found_retries else None
         if retries >= self.max_retries or not isinstance(error, UnavailableError | OverloadedError):
+            return None
+        if isinstance(error, ConnectionLostError) and not self.idempotent:
             return None
         ceiling = min(self.max_backoff_s, self.initial_backoff_s * 2**retries)
         backoff = self.uniform(0.0, ceiling)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -84,9 +84,14 @@ def call(
     request: Any,
     parse: Callable[[ResponseT], ResultT],
     options: CallOptions,
+    *,
+    idempotent: bool = True,
 ) -> Steps[ResultT]:
     """One unary RPC to an application known by its name; its time begins now."""
-    return then(send_to(begin(settings, options), application, method, request), parse)
+    context = begin(settings, options)
+    if not idempotent:
+        context = replace(context, retry=replace(context.retry, idempotent=False))
+    return then(send_to(context, application, method, request), parse)
 
 
 def then(steps: Steps[ResponseT], parse: Callable[[ResponseT], ResultT]) -> Steps[ResultT]:

@@ -83,7 +83,9 @@ class RetrievalCalls:
     ) -> Steps[Collection]:
         """Makes a collection."""
         request = build_create(name, title, metadata, config, exist_ok=exist_ok)
-        return self._call(CREATE_COLLECTION, request, self._written_collection, options)
+        return self._call(
+            CREATE_COLLECTION, request, self._written_collection, options, idempotent=exist_ok
+        )
 
     def get(self, name: str, token: str | None, options: CallOptions) -> Steps[Collection]:
         """A collection."""
@@ -126,7 +128,7 @@ class RetrievalCalls:
         def parse(response: pb.DeleteCollectionResponse) -> None:
             self.tokens.saw(name, response.consistency_token)
 
-        return self._call(DELETE_COLLECTION, request, parse, options)
+        return self._call(DELETE_COLLECTION, request, parse, options, idempotent=False)
 
     def rebuild(self, name: str, options: CallOptions) -> Steps[Collection]:
         """Merges a collection's segments."""
@@ -212,6 +214,10 @@ class RetrievalCalls:
         request: Any,
         parse: Callable[[ResponseT], ResultT],
         options: CallOptions,
+        *,
+        idempotent: bool = True,
     ) -> Steps[ResultT]:
         application = self.settings.services.retrieval
-        return call(self.settings, application, method, request, parse, options)
+        return call(
+            self.settings, application, method, request, parse, options, idempotent=idempotent
+        )

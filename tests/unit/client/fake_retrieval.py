@@ -49,6 +49,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
     stall_after: int | None = None  # answers, after which a stream waits until it is cancelled
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     stalled: asyncio.Event = field(default_factory=asyncio.Event)
+    lose_answers: int = 0  # so many creations are done and not answered
     refuse_upserts: int = 0  # so many streams are refused at once
     num_streams: int = 0
 
@@ -89,6 +90,9 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         )
         self.made.setdefault(request.name, collection)
         self.collections.setdefault(request.name, {})
+        if self.lose_answers:
+            self.lose_answers -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         return pb.CreateCollectionResponse(collection=collection, consistency_token=self._write())
 
     async def GetCollection(self, request: Any, context: Any) -> Any:

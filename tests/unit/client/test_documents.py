@@ -306,6 +306,17 @@ async def test_collections_are_made_changed_listed_and_removed(
         await either.call("collections.get", "ships")
 
 
+async def test_collection_is_not_created_twice_when_the_answer_is_lost(
+    platform: FakePlatform, either: Either
+) -> None:
+    """A second attempt would find the collection of the first one, and call it an error."""
+    platform.retrieval.lose_answers = 1
+    with pytest.raises(orrery.ConnectionLostError):
+        await either.call("collections.create", "ships")
+    platform.retrieval.lose_answers = 1
+    assert (await either.call("collections.create", "ships", exist_ok=True)).name == "ships"
+
+
 @pytest.mark.parametrize(
     ("option", "value", "kind"),
     [

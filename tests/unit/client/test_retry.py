@@ -54,6 +54,14 @@ def test_only_unavailable_and_overloaded_are_repeated_when_a_service_says_so(
     assert (delay is not None) is repeated
 
 
+def test_what_may_have_been_done_is_repeated_only_if_that_does_no_harm() -> None:
+    harmful = RetryPolicy(max_retries=4, uniform=longest, idempotent=False)
+    lost, nobody = orrery.ConnectionLostError("x"), orrery.UnavailableError("x")
+    assert policy().delay_s(lost, retries=0, said_by_server=False) is not None
+    assert harmful.delay_s(lost, retries=0, said_by_server=False) is None
+    assert harmful.delay_s(nobody, retries=0, said_by_server=False) is not None
+
+
 def test_retry_after_is_the_least_wait() -> None:
     error = orrery.OverloadedError("x", retry_after_s=3.0)
     assert policy().delay_s(error, retries=0, said_by_server=True) == pytest.approx(3.2)
