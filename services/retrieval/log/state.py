@@ -7,6 +7,7 @@ files; the same entries give the same state everywhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -28,6 +29,9 @@ from services.retrieval.log.position import START, Position
 from services.retrieval.types import CollectionConfig
 
 __all__ = ["CollectionView", "Directory", "Frozen", "FrozenCollection", "LogState"]
+
+
+_ID = re.compile(r"[0-9a-f]{32}")  # names a file in every snapshot
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +143,8 @@ class _Batch:
         except UnreadableEntry as error:
             raise UnreadableEntry(f"entry {entry.position}: {error}") from error
         if isinstance(change, CollectionCreated):
+            if _ID.fullmatch(entry.collection_id) is None:
+                raise UnreadableEntry(f"entry {entry.position}: a collection id of another form")
             self.views[entry.collection_id] = CollectionView(
                 id=entry.collection_id,
                 name=change.name,

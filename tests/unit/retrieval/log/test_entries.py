@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.retrieval.log.entries import (
@@ -58,6 +58,7 @@ infos = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(infos, st.lists(chunks, max_size=4), st.integers(1, 8), st.integers(0, 2**32))
 def test_a_document_survives_the_log(
     info: DocumentInfo, parts: list[Chunk], dimensions: int, seed: int
