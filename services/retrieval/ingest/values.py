@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import re
+import unicodedata
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 from services.retrieval.types import MetadataValue
 
-__all__ = ["MAX_VALUE_CHARACTERS", "filterable", "metadata_value"]
+__all__ = ["filterable", "metadata_value"]
 
-MAX_VALUE_CHARACTERS = 256  # longer texts are there to be read, not to be filtered by
+_LONGEST_VALUE = 256  # longer texts are there to be read, not to be filtered by
+# What `checks.check_metadata` takes.
+_MAX_FIELDS = 64
+_RESERVED = frozenset({"document_id", "file_name"})
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
+_LONGEST_NAME = 64
 _LARGEST_EXACT = 2**53  # above it a double cannot tell whole numbers apart
 
 
@@ -20,24 +27,42 @@ def metadata_value(value: object) -> MetadataValue | None:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return value if len(value) <= MAX_VALUE_CHARACTERS else None
+        return value if len(value) <= _LONGEST_VALUE else None
     if isinstance(value, int | float):
         return _number(value)
     if isinstance(value, datetime.date):  # a datetime is one, too
         return value.isoformat()
-    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return tuple(value) if sum(map(len, value)) <= MAX_VALUE_CHARACTERS else None
+    if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
+        return tuple(value) if sum(map(len, value)) <= _LONGEST_VALUE else None
     return None
 
 
-def filterable(values: Mapping[Any, object]) -> dict[str, MetadataValue]:
-    """Those members of a mapping that can be metadata."""
-    found = {}
-    for key, value in values.items():
-        kept = metadata_value(value)
-        if kept is not None and 0 < len(str(key)) <= MAX_VALUE_CHARACTERS:
-            found[str(key)] = kept
-    return found
+def filterable(members: Mapping[Any, object]) -> tuple[dict[str, MetadataValue], list[str]]:
+    """Those members of a mapping that can be metadata, and the names of all the others.
+
+    Names are made such as filters have: `Unit price (EUR)` becomes `Unit_price_EUR`. Of two that
+    become the same, the second is among the others.
+    """
+    found: dict[str, MetadataValue] = {}
+    others = []
+    for key, value in members.items():
+        name, kept = _field_name(str(key)), metadata_value(value)
+        if not name or kept is None or name in found or len(found) == _MAX_FIELDS:
+            others.append(key)
+        else:
+            found[name] = kept
+    return found, others
+
+
+def _field_name(name: str) -> str:
+    """The nearest name that a filter can have; empty when nothing of it is left."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    field = _NOT_IN_NAMES.sub("_", plain).strip("_")
+    if not field:
+        return ""
+    if not field[0].isalpha():
+        field = f"_{field}"
+    return f"{field}_" if field in _RESERVED else field[:_LONGEST_NAME]
 
 
 def _number(value: float) -> MetadataValue | None:

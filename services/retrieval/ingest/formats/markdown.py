@@ -50,7 +50,7 @@ def parse_markdown(text: str, limits: ParseLimits) -> ParsedDocument:
         tuple(blocks),
         "text/markdown",
         text_is_file=True,
-        metadata=filterable(matter),
+        metadata=filterable(matter)[0],
     )
 
 

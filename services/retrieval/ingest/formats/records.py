@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from services.retrieval.ingest.document import BlockKind, ParseLimits, Stopwatch, unreadable
 from services.retrieval.ingest.extracted import TextBuilder, clean
-from services.retrieval.ingest.values import MAX_VALUE_CHARACTERS, metadata_value
-from services.retrieval.types import MetadataValue
+from services.retrieval.ingest.values import filterable
 
 __all__ = ["RecordBuilder"]
 
+_LONGEST_PREFIX = 256  # characters of the names of objects in objects
 _TITLES = ("title", "name")
 _TEXTS = ("text", "content")
 
@@ -40,16 +40,14 @@ class RecordBuilder:
         title = _member(members, _TITLES)
         text = _member(members, _TEXTS)
         body = "" if text is None else str(members[text])
-        described: list[str] = []
-        metadata: dict[str, MetadataValue] = {}
-        for name, value in members.items():
-            if value is None or value == "" or name in (title, text):
-                continue
-            kept = metadata_value(value) if len(name) <= MAX_VALUE_CHARACTERS else None
-            if kept is not None:
-                metadata[clean(name)] = _cleaned(kept)
-            if kept is None or text is None:
-                described.append(f"{name}: {_shown(value)}")
+        rest = {
+            clean(name): _cleaned(value)
+            for name, value in members.items()
+            if value is not None and value != "" and name not in (title, text)
+        }
+        metadata, others = filterable(rest)
+        shown = rest if text is None else others
+        described = [f"{name}: {_shown(rest[name])}" for name in shown]
         name = "" if title is None else " ".join(str(members[title]).split())
         self.text.add(
             BlockKind.RECORD,
@@ -76,17 +74,19 @@ def _flat(members: Mapping[str, object]) -> dict[str, object]:
     while pending:
         prefix, inner = pending.pop()
         for name, value in inner.items():
-            if isinstance(value, dict) and value and len(prefix) < MAX_VALUE_CHARACTERS:
+            if isinstance(value, dict) and value and len(prefix) < _LONGEST_PREFIX:
                 pending.append((f"{prefix}{name}.", value))
             else:
                 flat[f"{prefix}{name}"] = value
     return flat
 
 
-def _cleaned(value: MetadataValue) -> MetadataValue:
+def _cleaned(value: object) -> object:
     if isinstance(value, str):
         return clean(value)
-    return tuple(map(clean, value)) if isinstance(value, tuple) else value
+    if isinstance(value, list):
+        return [clean(item) if isinstance(item, str) else item for item in value]
+    return value
 
 
 def _shown(value: object) -> str:

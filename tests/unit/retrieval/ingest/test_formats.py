@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.retrieval.checks import check_metadata
 from services.retrieval.ingest.document import BlockKind, ParsedDocument
 from services.retrieval.ingest.parsing import parse
 
@@ -286,3 +291,31 @@ def test_text_has_paragraphs_and_lines() -> None:
     parsed = parse(b"\n a\nb\n \t\n\n\nc\n", "a.txt")
     assert outline(parsed) == [("paragraph", "a\nb"), ("paragraph", "c")]
     assert lines(parsed) == [(2, 3), (7, 7)]
+
+
+@given(st.dictionaries(st.text(max_size=80), st.text(max_size=300) | st.booleans(), max_size=90))
+def test_metadata_of_a_record_is_what_the_service_takes(members: dict[str, object]) -> None:
+    line = json.dumps({"text": "body", **members}).encode()
+    if not str(members.get("text", "body")).strip():
+        return
+    for block in parse(line, "a.jsonl").blocks:
+        check_metadata(block.metadata, "metadata")
+
+
+def test_members_that_cannot_be_filtered_by_are_kept_in_the_text() -> None:
+    members = {
+        "text": "body",
+        "Unit price (EUR)": 3.5,
+        "unit price": "a",
+        "unit_price": "b",
+        "2024": "c",
+        "file_name": "d",
+        "日本": "e",
+        "long": "f" * 300,
+    }
+    (block,) = parse(json.dumps(members).encode(), "a.jsonl").blocks
+    assert block.metadata == {
+        "Unit_price_EUR": 3.5, "unit_price": "a", "_2024": "c", "file_name_": "d",
+    }  # fmt: skip
+    text = parse(json.dumps(members).encode(), "a.jsonl").text
+    assert text == f"body\nunit_price: b\n日本: e\nlong: {'f' * 300}"
