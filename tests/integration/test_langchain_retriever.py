@@ -10,8 +10,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.documents import Document
+from langchain_openai import OpenAIEmbeddings
 
 from tests.integration.conftest import RetrievalApi
 
@@ -74,3 +76,22 @@ def test_retriever_passes_options_on_and_errors_back(page: dict[str, Any]) -> No
     wrong = page["retriever"].model_copy(update={"options": {"k": 1_000_000}})
     with pytest.raises(ValueError, match="k: expected"):
         wrong.invoke(QUESTION)
+
+
+def test_langchain_embeds_as_the_page_says(retrieval_api: RetrievalApi) -> None:
+    with httpx.Client() as client:
+        embeddings = OpenAIEmbeddings(
+            base_url=retrieval_api.base_url,
+            api_key="unused",
+            model=retrieval_api.embedding_model,
+            check_embedding_ctx_length=False,
+            http_client=client,
+        )
+        query = embeddings.embed_query("a light in the tower")
+        lamp, salt = embeddings.embed_documents(["A lamp burns in the tower.", "Salt is cheap."])
+    assert len(query) == len(lamp) == len(salt) == 384
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    assert dot(query, lamp) > dot(query, salt)
