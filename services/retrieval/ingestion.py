@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -35,6 +36,7 @@ from services.runtime.peer import Caller
 __all__ = ["Ingestion", "UpsertItem", "UpsertStatus", "Upserted"]
 
 _SYNC_LIMIT_S = 10.0
+_DISCARD_S, _DISCARD_IDLE_S = 2.0, 0.1
 _HASH_IN_THREAD_BYTES = 256 << 10
 
 
@@ -158,6 +160,7 @@ class Ingestion:
                 task.add_done_callback(lambda _: self._slots.release())
                 await queue.put(task)
         except Exception as error:  # noqa: BLE001 - raised where the answers are awaited
+            await _discard(items)
             await queue.put(error)
         else:
             await queue.put(None)
@@ -247,6 +250,15 @@ class Ingestion:
             total_ns=0,
             num_chunks=0 if stored is None else stored.num_chunks,
         )
+
+
+async def _discard(items: AsyncIterator[UpsertItem]) -> None:
+    """Takes what the client is just sending: a status that comes meanwhile its gRPC may not see."""
+    end_s = time.monotonic() + _DISCARD_S
+    with suppress(TimeoutError, StopAsyncIteration):
+        while time.monotonic() < end_s:
+            async with asyncio.timeout(_DISCARD_IDLE_S):
+                await anext(items)
 
 
 async def _next(queue: _Queue) -> Upserted | None:
