@@ -29,7 +29,12 @@ from services.rag.types import (
     SearchMode,
     StageTime,
 )
-from services.runtime.errors import ERROR_TABLE, DeadlineExceeded, Internal
+from services.runtime.errors import (
+    ERROR_TABLE,
+    CollectionNotFound,
+    DeadlineExceeded,
+    Internal,
+)
 from services.runtime.peer import Caller, Peer
 
 __all__ = ["PeerServices"]
@@ -74,7 +79,15 @@ class PeerServices:
         request = retrieval_pb2.GetCollectionRequest(
             name=collection, consistency_token=consistency_token
         )
-        response = await self._peer.unary(self._retrieval, methods.GET_COLLECTION, request, caller)
+        try:
+            response = await self._peer.unary(
+                self._retrieval, methods.GET_COLLECTION, request, caller
+            )
+        except CollectionNotFound as error:
+            # What that service calls `name` is the question's `collection`.
+            raise CollectionNotFound(
+                f"collection: there is no collection {collection[:128]!r}", field="collection"
+            ) from error
         application = response.collection.config.embedding_application
         return None if application == NO_EMBEDDING else application
 

@@ -169,7 +169,7 @@ async def test_batch_answers_each_question(served: ServedRag, ask: pb.AskRequest
 
 
 REFUSED = (
-    ({"collection": "no-such"}, "COLLECTION_NOT_FOUND", None),
+    ({"collection": "no-such"}, "COLLECTION_NOT_FOUND", "collection"),
     ({"collection": ""}, "INVALID_REQUEST", "collection"),
     ({"question": ""}, "INVALID_REQUEST", "question"),
     ({"model": "no-such"}, "MODEL_NOT_FOUND", "model"),
