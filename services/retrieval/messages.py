@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from orrery.v1 import common_pb2, embedding_pb2
+from orrery.v1 import common_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from services.retrieval.collections import (
     INDEX_PARAMETERS_OF,
@@ -19,48 +19,38 @@ from services.retrieval.collections import (
     AskedConfig,
 )
 from services.retrieval.documents import OwnChunk, RawDocument, RawFile
-from services.retrieval.embedder import RerankBy
 from services.retrieval.index.generation import StoredDocumentView
 from services.retrieval.ingestion import Upserted, UpsertItem, UpsertStatus
 from services.retrieval.log.state import CollectionView
-from services.retrieval.searches import AskedSearch
 from services.retrieval.timeline import Timeline
 from services.retrieval.types import (
-    AllOf,
-    AnyOf,
     Chunk,
     CollectionConfig,
-    Comparison,
     DocumentInfo,
-    Filter,
-    Hit,
     IndexType,
     Metadata,
     MetadataValue,
     Metric,
-    Not,
-    Operator,
-    Query,
-    SearchMode,
     Vectors,
 )
 from services.runtime.errors import InvalidRequest, OrreryError, kind_of
 
 __all__ = [
     "asked_collection",
-    "asked_search",
     "collection",
-    "filter_of",
     "item_error",
+    "known_enum",
     "metadata_of",
-    "put_hit",
+    "put_chunk",
     "put_metadata",
-    "query_of",
+    "set_fields",
     "stored_document",
     "timeline_stages",
     "timestamp",
     "upsert_item",
     "upsert_response",
+    "value_of",
+    "vector_of",
 ]
 
 _METRICS: Mapping[int, Metric] = MappingProxyType(
@@ -77,34 +67,6 @@ _INDEX_TYPES: Mapping[int, IndexType] = MappingProxyType(
         pb.INDEX_TYPE_IVF: IndexType.IVF,
         pb.INDEX_TYPE_HNSW: IndexType.HNSW,
         pb.INDEX_TYPE_IVF_PQ: IndexType.IVF_PQ,
-    }
-)
-_MODES: Mapping[int, SearchMode | None] = MappingProxyType(
-    {
-        pb.SEARCH_MODE_UNSPECIFIED: None,
-        pb.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
-        pb.SEARCH_MODE_DENSE: SearchMode.DENSE,
-        pb.SEARCH_MODE_SPARSE: SearchMode.SPARSE,
-    }
-)
-_RERANKS: Mapping[int, RerankBy | None] = MappingProxyType(
-    {
-        embedding_pb2.RERANK_METHOD_UNSPECIFIED: None,
-        embedding_pb2.RERANK_METHOD_CROSS_ENCODER: RerankBy.CROSS_ENCODER,
-        embedding_pb2.RERANK_METHOD_BI_ENCODER: RerankBy.BI_ENCODER,
-    }
-)
-_OPERATORS: Mapping[int, Operator] = MappingProxyType(
-    {
-        pb.FILTER_OPERATOR_EQ: Operator.EQ,
-        pb.FILTER_OPERATOR_NE: Operator.NE,
-        pb.FILTER_OPERATOR_IN: Operator.IN,
-        pb.FILTER_OPERATOR_NOT_IN: Operator.NOT_IN,
-        pb.FILTER_OPERATOR_GT: Operator.GT,
-        pb.FILTER_OPERATOR_GTE: Operator.GTE,
-        pb.FILTER_OPERATOR_LT: Operator.LT,
-        pb.FILTER_OPERATOR_LTE: Operator.LTE,
-        pb.FILTER_OPERATOR_EXISTS: Operator.EXISTS,
     }
 )
 _FIELD_TYPES: Mapping[str, pb.MetadataType] = MappingProxyType(
@@ -133,17 +95,20 @@ def timestamp(unix_ms: int) -> Timestamp:
     return Timestamp(seconds=unix_ms // 1000, nanos=unix_ms % 1000 * 1_000_000)
 
 
-def _enum(value: int, known: Mapping[int, Any], field: str) -> Any:
+def known_enum(value: int, known: Mapping[int, Any], field: str) -> Any:
+    """What an enum's value stands for. Raises `InvalidRequest` for one that is not known."""
     if value not in known:
         raise InvalidRequest(f"{field}: unknown value {value}", field=field)
     return known[value]
 
 
-def _vector(values: Any) -> npt.NDArray[np.float32]:
+def vector_of(values: Any) -> npt.NDArray[np.float32]:
+    """Numbers of a message as a vector."""
     return np.fromiter(values, np.float32, len(values))
 
 
-def _value(message: pb.MetadataValue, field: str) -> MetadataValue:
+def value_of(message: pb.MetadataValue, field: str) -> MetadataValue:
+    """A metadata value. Raises `InvalidRequest` for a message that holds none."""
     match message.WhichOneof("kind"):
         case "string_value":
             return message.string_value
@@ -159,7 +124,7 @@ def _value(message: pb.MetadataValue, field: str) -> MetadataValue:
 
 def metadata_of(message: Mapping[str, pb.MetadataValue], field: str) -> dict[str, MetadataValue]:
     """Metadata as the domain has it. Raises `InvalidRequest` for a value that is none."""
-    return {name: _value(value, f"{field}.{name}") for name, value in message.items()}
+    return {name: value_of(value, f"{field}.{name}") for name, value in message.items()}
 
 
 def put_metadata(target: Any, metadata: Metadata) -> None:
@@ -212,22 +177,23 @@ def asked_collection(request: pb.CreateCollectionRequest) -> AskedCollection:
 
 
 def _asked_config(message: pb.CollectionConfig) -> AskedConfig:
-    index = _set_fields(message.index_parameters)
-    kind = _enum(message.index_type, _INDEX_TYPES, "config.index_type")
-    metric = _enum(message.metric, _METRICS, "config.metric")
+    index = set_fields(message.index_parameters)
+    kind = known_enum(message.index_type, _INDEX_TYPES, "config.index_type")
+    metric = known_enum(message.metric, _METRICS, "config.metric")
     return AskedConfig(
         dimensions=message.dimensions if message.HasField("dimensions") else None,
         embedding_application=message.embedding_application or None,
         fields={
             "metric": metric,
             "index": {"type": kind, **index},
-            "chunking": _set_fields(message.chunking),
-            "sparse": _set_fields(message.sparse),
+            "chunking": set_fields(message.chunking),
+            "sparse": set_fields(message.sparse),
         },
     )
 
 
-def _set_fields(message: Any) -> dict[str, Any]:
+def set_fields(message: Any) -> dict[str, Any]:
+    """The fields that are set, by name."""
     return {descriptor.name: value for descriptor, value in message.ListFields()}
 
 
@@ -317,7 +283,7 @@ def _content(message: pb.Document) -> RawFile | str | tuple[OwnChunk, ...]:
 def _own_chunk(message: pb.ChunkContent, field: str) -> OwnChunk:
     return OwnChunk(
         text=message.text,
-        vector=_vector(message.vector) if message.vector else None,
+        vector=vector_of(message.vector) if message.vector else None,
         start=message.start if message.HasField("start") else None,
         metadata=metadata_of(message.metadata, f"{field}.metadata"),
     )
@@ -358,11 +324,11 @@ def stored_document(
         vectors = document.vectors if with_vectors else None
         for ordinal, chunk in enumerate(document.chunks):
             vector = None if vectors is None else vectors[ordinal]
-            _put_chunk(message.chunks.add(), info, chunk, ordinal, vector)
+            put_chunk(message.chunks.add(), info, chunk, ordinal, vector)
     return message
 
 
-def _put_chunk(
+def put_chunk(
     message: pb.Chunk,
     info: DocumentInfo,
     chunk: Chunk,
@@ -370,6 +336,7 @@ def _put_chunk(
     vector: Vectors | None,
     with_text: bool = True,
 ) -> None:
+    """Writes a chunk of a document into a message; `vector` None = without."""
     message.id = f"{info.id}#{ordinal}"
     message.document_id = info.id
     message.document_title = info.title
@@ -390,77 +357,3 @@ def _put_chunk(
         put_metadata(message.metadata, {**info.metadata, **chunk.metadata})
     if vector is not None:
         message.vector.extend(vector.tolist())
-
-
-# --- searching --------------------------------------------------------------------------------
-
-
-def query_of(message: pb.SearchQuery) -> Query:
-    """A query; an empty text is none."""
-    vector = message.vector
-    return Query(text=message.text or None, vector=_vector(vector) if vector else None)
-
-
-def asked_search(message: pb.SearchOptions) -> AskedSearch:
-    """The options that are set, the others by default. Raises `InvalidRequest`."""
-    asked: dict[str, Any] = {}
-    for name in ("k", "num_candidates", "min_score", "max_per_document"):
-        if message.HasField(name):
-            asked[name] = getattr(message, name)
-    asked.update(_set_fields(message.fusion))
-    if message.HasField("filter"):
-        asked["filter"] = filter_of(message.filter, "options.filter")
-    if message.HasField("diversity"):
-        given = message.diversity.HasField("lambda")
-        asked["mmr_lambda"] = getattr(message.diversity, "lambda") if given else 0.5
-    asked["mode"] = _enum(message.mode, _MODES, "options.mode")
-    asked["rerank"] = _enum(message.rerank, _RERANKS, "options.rerank")
-    return AskedSearch(**asked)
-
-
-def filter_of(message: pb.Filter, field: str = "filter") -> Filter:
-    """A filter. Raises `InvalidRequest` naming the part that is incomplete."""
-    match message.WhichOneof("kind"):
-        case "comparison":
-            return _comparison(message.comparison, field)
-        case "all_of":
-            return AllOf(_filters(message.all_of.filters, f"{field}.all_of"))
-        case "any_of":
-            return AnyOf(_filters(message.any_of.filters, f"{field}.any_of"))
-        case "not":
-            return Not(filter_of(getattr(message, "not"), f"{field}.not"))
-        case _:
-            raise InvalidRequest(
-                f"{field}: expected a comparison, all_of, any_of or not", field=field
-            )
-
-
-def _filters(messages: Iterable[pb.Filter], field: str) -> tuple[Filter, ...]:
-    return tuple(filter_of(message, f"{field}[{i}]") for i, message in enumerate(messages))
-
-
-def _comparison(message: pb.Comparison, field: str) -> Comparison:
-    where = f"{field}.values"
-    return Comparison(
-        field=message.field,
-        operator=_enum(message.operator, _OPERATORS, f"{field}.operator"),
-        values=tuple(_value(value, where) for value in message.values),
-    )
-
-
-def put_hit(target: Any, found: Hit, *, with_text: bool, with_vectors: bool) -> None:
-    """Adds a hit to a message's list."""
-    message = target.add()
-    vector = found.vector if with_vectors else None
-    _put_chunk(message.chunk, found.document, found.chunk, found.ordinal, vector, with_text)
-    message.score = found.score
-    if found.dense_score is not None:
-        message.dense_score = found.dense_score
-    if found.sparse_score is not None:
-        message.sparse_score = found.sparse_score
-    if found.dense_rank is not None:
-        message.dense_rank = found.dense_rank
-    if found.sparse_rank is not None:
-        message.sparse_rank = found.sparse_rank
-    if found.rerank_score is not None:
-        message.rerank_score = found.rerank_score

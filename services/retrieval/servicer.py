@@ -12,7 +12,7 @@ from contextlib import aclosing
 
 from orrery.v1 import common_pb2
 from orrery.v1 import retrieval_pb2 as pb
-from services.retrieval import messages, pages
+from services.retrieval import messages, pages, search_messages
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.ingestion import UpsertItem
 from services.retrieval.searches import Found
@@ -141,7 +141,7 @@ class RetrievalServicer:
     async def Delete(self, request: pb.DeleteRequest, call: Call) -> pb.DeleteResponse:
         """Removes documents by id or by filter."""
         given = request.HasField("filter")
-        filter_ = messages.filter_of(request.filter) if given else None
+        filter_ = search_messages.filter_of(request.filter) if given else None
         timeline, caller = self._begin(call)
         async with timeline.within_deadline():
             deleted = await self._service.delete(
@@ -186,7 +186,7 @@ class RetrievalServicer:
         limit = self._page_limit(request)
         after = pages.read_name(request.page_token)
         given = request.HasField("filter")
-        filter_ = messages.filter_of(request.filter) if given else None
+        filter_ = search_messages.filter_of(request.filter) if given else None
         await self._wait(call, request.consistency_token)
         found, more, generation = await self._service.list_documents(
             request.collection, after, limit, filter_
@@ -206,8 +206,8 @@ class RetrievalServicer:
     @unary(pb.SearchResponse)
     async def Search(self, request: pb.SearchRequest, call: Call) -> pb.SearchResponse:
         """The chunks that answer a query best."""
-        asked = messages.asked_search(request.options)
-        query = messages.query_of(request.query)
+        asked = search_messages.asked_search(request.options)
+        query = search_messages.query_of(request.query)
         timeline, caller = self._begin(call)
         async with timeline.within_deadline():
             await self._service.at(request.consistency_token, timeline)
@@ -229,8 +229,8 @@ class RetrievalServicer:
         self, request: pb.SearchBatchRequest, call: Call
     ) -> pb.SearchBatchResponse:
         """Many searches; one that fails has its error in its result."""
-        asked = messages.asked_search(request.options)
-        queries = [messages.query_of(query) for query in request.queries]
+        asked = search_messages.asked_search(request.options)
+        queries = [search_messages.query_of(query) for query in request.queries]
         timeline, caller = self._begin(call)
         async with timeline.within_deadline():
             await self._service.at(request.consistency_token, timeline)
@@ -317,7 +317,9 @@ async def _items(requests: AsyncIterator[pb.UpsertRequest]) -> AsyncIterator[Ups
 def _put_hits(target: object, found: Found, options: pb.SearchOptions) -> None:
     with_text = options.include_text if options.HasField("include_text") else True
     for hit in found.hits:
-        messages.put_hit(target, hit, with_text=with_text, with_vectors=options.include_vectors)
+        search_messages.put_hit(
+            target, hit, with_text=with_text, with_vectors=options.include_vectors
+        )
 
 
 def _total(call: Call) -> common_pb2.Timing:

@@ -1,6 +1,6 @@
 """The index of the retrieval service beside raw FAISS, on the same vectors, in one process.
 
-    python -m tests.bench.retrieval [--quick] [--threads N] [--rounds N]
+    python -m tests.bench.retrieval [--quick] [--threads N] [--rounds N] [--seconds N]
 
 100,000 chunks with vectors of 384 components, around centres as those of texts are, in a flat
 index, which is exact on both sides. FAISS is measured as it comes, and with BLAS from three queries
@@ -44,7 +44,7 @@ from services.retrieval.types import (
     SearchOptions,
     Vectors,
 )
-from tests.bench import report
+from tests.bench import report, retrieval_service
 
 DIMENSIONS = 384
 NUM_CHUNKS = 100_000
@@ -258,12 +258,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10,000 chunks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each load on the service")
     arguments = parser.parse_args()
     console = Console()
     facts = report.machine()
     report.print_machine(console, facts, arguments.threads)
     result = run(arguments)
     reached = show(console, result)
+    served = retrieval_service.measure(arguments)
+    result["service"] = served
+    reached = retrieval_service.show(console, served) and reached
     console.print(f"kept in {report.save('retrieval', {'machine': facts, **result})}")
     if not reached:
         raise SystemExit("a target was missed")

@@ -225,9 +225,18 @@ def show(console: Console, result: dict[str, Any]) -> bool:
     return reached
 
 
-def main() -> None:
-    from tests.bench.retrieval import DIMENSIONS, NUM_CHUNKS, Corpus
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The service under load, as the arguments say."""
+    from tests.bench.retrieval import NUM_CHUNKS, Corpus
 
+    corpus = Corpus(10_000 if arguments.quick else NUM_CHUNKS)
+    vectors = corpus.vectors()
+    queries = np.array([query.vector for query in corpus.queries(512)], np.float32)
+    documents = corpus.documents(vectors)
+    return run(vectors, documents, queries, arguments.threads, arguments.seconds)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="10,000 chunks")
     parser.add_argument("--threads", type=int, default=1)
@@ -236,12 +245,7 @@ def main() -> None:
     console = Console()
     facts = report.machine()
     report.print_machine(console, facts, arguments.threads)
-    corpus = Corpus(10_000 if arguments.quick else NUM_CHUNKS)
-    vectors = corpus.vectors()
-    queries = np.array([query.vector for query in corpus.queries(512)], np.float32)
-    documents = corpus.documents(vectors)
-    result = run(vectors, documents, queries, arguments.threads, arguments.seconds)
-    assert vectors.shape[1] == DIMENSIONS
+    result = measure(arguments)
     reached = show(console, result)
     console.print(f"kept in {report.save('retrieval-service', {'machine': facts, **result})}")
     if not reached:

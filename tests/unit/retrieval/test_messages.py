@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orrery.v1 import embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
-from services.retrieval import messages
+from services.retrieval import messages, search_messages
 from services.retrieval.embedder import RerankBy
 from services.retrieval.searches import AskedSearch
 from services.retrieval.types import (
@@ -77,15 +77,15 @@ def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
 
 @given(FILTERS)
 def test_filter_comes_back(condition: Filter) -> None:
-    assert messages.filter_of(filter_message(condition)) == condition
+    assert search_messages.filter_of(filter_message(condition)) == condition
 
 
 def test_unset_options_are_the_defaults() -> None:
-    assert messages.asked_search(pb.SearchOptions()) == AskedSearch()
+    assert search_messages.asked_search(pb.SearchOptions()) == AskedSearch()
 
 
 def test_set_options_are_taken_as_they_are() -> None:
-    asked = messages.asked_search(
+    asked = search_messages.asked_search(
         pb.SearchOptions(
             k=0,
             mode=pb.SEARCH_MODE_SPARSE,
@@ -122,7 +122,7 @@ def test_values_that_the_contract_does_not_have_are_refused(
     options: pb.SearchOptions, field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        messages.asked_search(options)
+        search_messages.asked_search(options)
     assert caught.value.field == field
 
 
@@ -136,7 +136,7 @@ def hit(metadata: Metadata, chunk_metadata: Metadata) -> Hit:
 def test_hit_carries_its_chunk_and_only_the_scores_it_has() -> None:
     response = pb.SearchResponse()
     found = hit({"a": 1.0, "b": "x"}, {"a": True})
-    messages.put_hit(response.hits, found, with_text=True, with_vectors=True)
+    search_messages.put_hit(response.hits, found, with_text=True, with_vectors=True)
     [message] = response.hits
     assert message.chunk == pb.Chunk(
         id="d#7",
