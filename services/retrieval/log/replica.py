@@ -163,7 +163,7 @@ class Replica:
     @property
     def snapshot_position(self) -> Position | None:
         """Of the newest snapshot."""
-        return self._applier.snapshot_position
+        return self._snapshotter.newest
 
     async def wait_for(self, token: str | None, deadline_s: float | None) -> None:
         """Returns when searches see what the token stands for; `deadline_s` seconds from now.

@@ -61,7 +61,7 @@ class Snapshotter:
         self._freeze = freeze
         self._policy = policy
         self._metrics = metrics
-        self._newest: Position | None = None
+        self.newest: Position | None = None  # snapshot, of any replica
         self._newest_size = (0, 0)  # entries and bytes that it stands for, roughly
         self._since = [0, 0]  # entries and bytes of the log since then
         self._not_before = 0.0
@@ -70,13 +70,13 @@ class Snapshotter:
 
     def begin(self, newest: Position | None, num_entries: int, num_bytes: int) -> None:
         """After the start: the newest snapshot there is, and the log that was replayed since."""
-        self._newest = newest
+        self.newest = newest
         self._since = [num_entries, num_bytes]
 
     def notice(self, page: Page) -> None:
         """A page was applied; begins a snapshot when enough has come together."""
-        if page.head.snapshot is not None and page.head.snapshot != self._newest:
-            self._newest = page.head.snapshot  # another replica wrote one
+        if page.head.snapshot is not None and page.head.snapshot != self.newest:
+            self.newest = page.head.snapshot  # another replica wrote one
             self._since = [0, 0]
         self._since[0] += len(page.entries)
         self._since[1] += page.num_bytes
@@ -139,7 +139,7 @@ class Snapshotter:
             self._task = None
 
     def _note_written(self, info: SnapshotInfo, seconds: float) -> None:
-        self._newest = info.position
+        self.newest = info.position
         self._newest_size = (info.num_documents, info.num_bytes)
         self._since = [0, 0]
         self._metrics.snapshot_s.observe(seconds)

@@ -55,7 +55,7 @@ async def test_a_replica_starts_from_a_snapshot_and_the_log_behind_it(
     async with replica(redis_url, tmp_path) as one:
         await fill(one, 60, seed=1)
         info = await one.snapshot()
-        assert info.position == one.applied
+        assert info.position == one.applied == one.snapshot_position
         assert info.num_collections == 2
         assert info.num_documents == sum(v.generation.num_documents for v in one.collections())
         assert info.num_bytes > 0
@@ -116,14 +116,13 @@ async def test_a_snapshot_damaged_anywhere_is_recovered_from(
     order = random.Random(7)
     files = sorted(path.name for path in (whole / str(newest.position)).iterdir())
     assert len(files) == 3
-    for attempt in range(60):
+    for attempt in range(36):
         folder = tmp_path / f"damaged {attempt}"
         shutil.copytree(whole, folder)
         path = folder / str(newest.position) / files[attempt % 3]
         _damage(path, order, attempt // 3)
         caplog.clear()
         async with replica(redis_url, folder) as other:
-            assert other._applier._metrics.snapshots_rejected is not None
             assert state_of(other) == expected
         messages = [r for r in caplog.records if r.getMessage() == "a snapshot cannot be used"]
         assert [record.__dict__["snapshot"] for record in messages] == [str(newest.position)]
