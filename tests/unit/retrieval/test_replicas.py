@@ -75,8 +75,8 @@ async def test_collection_made_by_one_is_found_by_the_other_without_a_token(
     one, other = pair[0].client, pair[1].client
     for _ in range(20):
         name = await one.collection()
-        assert await other.put(name, [text("a", "words")])
-        assert await other.search(name, text="words")
+        token = await other.put(name, [text("a", "words")])
+        assert await other.search(name, token, text="words")
 
 
 async def test_unchanged_is_known_across_replicas(pair: tuple[Site, Site]) -> None:

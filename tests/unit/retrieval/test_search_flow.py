@@ -66,10 +66,12 @@ async def test_words_are_found_while_the_embedding_service_is_away(alone: Site) 
 
 async def test_batch_embeds_all_its_texts_in_one_call(alone: Site) -> None:
     name = await alone.client.collection()
-    await alone.client.put(name, [text("a", "some words")])
+    token = await alone.client.put(name, [text("a", "some words")])
     alone.embedding.delay_s = 0.05
     request = pb.SearchBatchRequest(
-        collection=name, queries=[pb.SearchQuery(text=f"words {n}") for n in range(100)]
+        collection=name,
+        queries=[pb.SearchQuery(text=f"words {n}") for n in range(100)],
+        consistency_token=token,
     )
     call = asyncio.ensure_future(alone.client.stub.SearchBatch(request))
     most = 0
