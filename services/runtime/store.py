@@ -20,6 +20,7 @@ from redis.exceptions import (
     ReadOnlyError,
     TimeoutError,  # noqa: A004
 )
+from redis.maint_notifications import MaintNotificationsConfig
 
 from services.runtime.errors import DependencyDown
 
@@ -60,6 +61,8 @@ def connect(
         socket_timeout=call_timeout_s,
         socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
+        # With them on, connections that Redis closed while idle are not noticed before use.
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
 
 

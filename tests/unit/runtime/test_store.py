@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from pathlib import Path
 
 import pytest
 from redis.exceptions import ResponseError
 
+from services.runtime.config import Settings, SettingsError
 from services.runtime.errors import DependencyDown
 from services.runtime.store import connect, store_errors
+from tests.fakes.redis_server import redis_server
 
 
 async def test_call_to_nobody_is_dependency_down_naming_who_needs_it() -> None:
@@ -39,3 +43,18 @@ def test_error_of_our_own_making_is_not_taken_for_an_outage() -> None:
 def test_connect_refuses_what_is_no_redis_url() -> None:
     with pytest.raises(ValueError, match="scheme"):
         connect("http://127.0.0.1")
+
+
+async def test_connection_that_was_idle_over_a_restart_is_not_used(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        redis = connect(server.url)
+        await redis.ping()
+        await asyncio.to_thread(server.restart)
+        assert await redis.ping()
+        await redis.aclose()
+
+
+def test_fsync_policy_is_read_and_another_is_refused() -> None:
+    assert Settings.from_env({"ORRERY_REDIS_FSYNC": "everysec"}).redis_fsync == "everysec"
+    with pytest.raises(SettingsError, match="ORRERY_REDIS_FSYNC"):
+        Settings.from_env({"ORRERY_REDIS_FSYNC": "sometimes"})
