@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 from services.retrieval.frames import read_frame, write_frame
 from services.retrieval.ingest.document import ParseLimits
 from services.retrieval.types import Chunk, ChunkingConfig, Metadata
+from services.runtime.config import PREFIX, REDIS_URL
 from services.runtime.errors import Internal, InvalidRequest
 
 __all__ = ["ReadDocument", "ReadJob", "Reader", "ReaderPool"]
@@ -200,18 +202,28 @@ def _exchange(
 
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own program, by fixed arguments
-        [sys.executable, "-m", "services.retrieval.read_worker", str(memory_bytes)],
+        # -P: a module of the working folder is never taken for one of ours.
+        [sys.executable, "-P", "-m", "services.retrieval.read_worker", str(memory_bytes)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # Wherever this process finds the package, the other does; one thread is its share.
         env={
-            **os.environ,
+            **_without_secrets(os.environ),
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
             "TOKENIZERS_PARALLELISM": "false",
             "OMP_NUM_THREADS": "1",
             "RAYON_NUM_THREADS": "1",
         },
     )
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """What reads hostile files needs neither the platform's keys nor its store's password."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name != REDIS_URL and not name.startswith(PREFIX)
+    }
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:

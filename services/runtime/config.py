@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from services.runtime.auth import Authenticator
 
-__all__ = ["Settings", "SettingsError", "config_from_args"]
+__all__ = ["PREFIX", "REDIS_URL", "Settings", "SettingsError", "config_from_args"]
 
 PREFIX = "ORRERY_"
 

@@ -144,3 +144,16 @@ async def test_closing_ends_what_is_at_work() -> None:
         await until(lambda: not children())
         with pytest.raises(InvalidRequest):
             await task
+
+
+def test_reading_process_is_not_given_keys_and_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORRERY_API_KEYS", "secret-key")
+    monkeypatch.setenv("REDIS_URL", "redis://:secret@127.0.0.1:1")
+    process = readers._start(2048 << 20)
+    try:
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"PYTHONPATH" in environment
+        assert b"secret" not in environment
+    finally:
+        process.kill()
+        process.communicate()
