@@ -44,21 +44,25 @@ def walk_files(path: Path, max_file_bytes: int) -> Walk:
 
     A folder's files come before those of its sub-folders, each by name. Hidden files and folders
     and those of version control are skipped, as are files that are too large or no ordinary files.
-    Symbolic links to folders are not followed, nor are those to files outside the root.
+    Symbolic links to folders are not followed, nor are those to files outside the root; `path`
+    itself may be one.
 
     Raises:
         InvalidRequestError: There is nothing at `path`, or it cannot be read.
     """
-    if path.is_file():
-        walker = _Walker(path.parent, max_file_bytes)
-        walker.look_at_file(path, path.name)
-    elif path.is_dir():
-        walker = _Walker(path, max_file_bytes)
-        walker.walk()
-    else:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
         raise InvalidRequestError(
             f"path: expected a file or a folder, there is none at {path}", field="path"
-        )
+        ) from None
+    except (OSError, ValueError) as error:  # the second for a name with a zero byte
+        raise InvalidRequestError(f"path: {_problem(error)}: {path}", field="path") from error
+    walker = _Walker(path, max_file_bytes)
+    if stat.S_ISDIR(mode):
+        walker.walk()
+    else:
+        walker.take(path, path.name)
     return Walk(tuple(walker.files), tuple(walker.skipped))
 
 
@@ -67,7 +71,7 @@ class _Walker:
         self.files: list[FoundFile] = []
         self.skipped: list[FileProblem] = []
         self._root = root
-        self._inside = root.resolve()
+        self._inside = Path(os.path.realpath(root))
         self._max_file_bytes = max_file_bytes
 
     def walk(self) -> None:
@@ -78,18 +82,20 @@ class _Walker:
                 with os.scandir(folder) as entries:
                     found = sorted(entries, key=lambda entry: entry.name)
             except OSError as error:
-                problem = error.strerror or str(error)
                 if folder == self._root:
-                    raise InvalidRequestError(f"path: {problem}: {folder}", field="path") from error
-                self._skip(self._name(folder) + "/", "UNREADABLE", problem)
+                    raise InvalidRequestError(
+                        f"path: {_problem(error)}: {folder}", field="path"
+                    ) from error
+                self._skip(self._name(folder) + "/", "UNREADABLE", _problem(error))
                 continue
             deeper = [Path(entry.path) for entry in found if self._look_at(entry)]
             folders.extend(reversed(deeper))
 
     def _look_at(self, entry: os.DirEntry[str]) -> bool:
         """Takes a file in, or says why not; whether it is a folder to be walked."""
-        name = self._name(Path(entry.path))
-        is_folder = entry.is_dir()
+        path = Path(entry.path)
+        name = self._name(path)
+        is_folder = _is_folder(entry)
         if is_folder:
             name += "/"
         if entry.name.startswith("."):
@@ -100,20 +106,21 @@ class _Walker:
             self._skip(name, "LINK", "a symbolic link to a folder")
         elif is_folder:
             return True
+        elif entry.is_symlink() and not self._is_inside(path):
+            self._skip(name, "LINK", "a symbolic link out of the folder")
         else:
-            self.look_at_file(Path(entry.path), name)
+            self.take(path, name)
         return False
 
-    def look_at_file(self, path: Path, name: str) -> None:
+    def take(self, path: Path, name: str) -> None:
+        """Takes a file in, or says why not."""
         try:
-            if path.is_symlink() and not path.resolve().is_relative_to(self._inside):
-                return self._skip(name, "LINK", "a symbolic link out of the folder")
-            found = path.stat()
             name.encode()
+            found = path.stat()
         except UnicodeEncodeError:
             return self._skip(ascii(name)[1:-1], "BAD_NAME", "its name is not Unicode")
         except OSError as error:
-            return self._skip(name, "UNREADABLE", error.strerror or str(error))
+            return self._skip(name, "UNREADABLE", _problem(error))
         if not stat.S_ISREG(found.st_mode):
             return self._skip(name, "NOT_A_FILE", "not an ordinary file")
         if found.st_size > self._max_file_bytes:
@@ -122,6 +129,10 @@ class _Walker:
         self.files.append(FoundFile(name, path))
         return None
 
+    def _is_inside(self, link: Path) -> bool:
+        # Unlike `Path.resolve`, `realpath` takes links that lead in circles.
+        return Path(os.path.realpath(link)).is_relative_to(self._inside)
+
     def _skip(self, name: str, reason: str, message: str) -> None:
         # A name that is not Unicode can be neither printed nor sent.
         shown = name.encode("utf-8", "backslashreplace").decode()
@@ -129,3 +140,14 @@ class _Walker:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in circles, or to where this user may not look
+        return False
+
+
+def _problem(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
