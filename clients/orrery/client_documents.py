@@ -253,8 +253,6 @@ class AsyncDocuments:
 def _upload(
     calls: RetrievalCalls, collection: str, max_in_flight: int, options: CallOptions
 ) -> ExchangeSteps[None]:
-    if max_in_flight < 1:
-        raise ValueError(f"max_in_flight: expected 1 or more, got {max_in_flight}")
     context = begin(calls.settings, options)
     take = take_documents(collection, context)
     application = calls.settings.services.retrieval

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from orrery.errors import (
 )
 from orrery.ingest.walk import FoundFile, Walk, walk_files
 from orrery.requests.documents import build_list
+from orrery.requests.filters import fill_metadata
 from orrery.results import (
     FileProblem,
     IngestProgress,
@@ -101,8 +103,9 @@ class Ingest:
         self._context = begin(self._settings, options)
         self._metadata = choices.get("metadata", {})
         self._max_file_bytes = choices.get("max_file_bytes", DEFAULT_MAX_FILE_BYTES)
+        fill_metadata(pb.Document().metadata, self._metadata, "metadata")  # refused before all else
         self._window = Window(max_documents=choices.get("max_in_flight", Window().max_documents))
-        if prune and path.is_file():
+        if prune and os.path.isfile(path):  # `Path.is_file` raises where it may not look
             raise InvalidRequestError("prune: expected a folder, got a file", field="prune")
 
     def steps(self) -> ExchangeSteps[IngestReport]:

@@ -34,6 +34,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "in.txt").symlink_to(root / "a.txt")
     (root / "loop").symlink_to(root)
     (root / "dangling").symlink_to(root / "nowhere")
+    (root / "circle").symlink_to(root / "circle")
     os.mkfifo(root / "pipe")
     return root
 
@@ -53,6 +54,7 @@ def test_walk_takes_ordinary_files_in_order_and_tells_why_not_the_others(folder:
         ".git/": "HIDDEN",
         ".hidden": "HIDDEN",
         "CVS/": "HIDDEN",
+        "circle": "UNREADABLE",
         "dangling": "UNREADABLE",
         "huge.bin": "TOO_LARGE",
         "loop/": "LINK",
@@ -64,6 +66,12 @@ def test_walk_takes_ordinary_files_in_order_and_tells_why_not_the_others(folder:
 def test_walk_of_one_file_takes_its_name(folder: Path) -> None:
     walk = walk_files(folder / "sub" / "z.txt", LIMIT)
     assert [file.document_id for file in walk.files] == ["z.txt"]
+
+
+def test_walk_of_one_file_follows_a_link_that_is_named(folder: Path) -> None:
+    walk = walk_files(folder / "out.txt", LIMIT)
+    assert [file.document_id for file in walk.files] == ["out.txt"]
+    assert walk.skipped == ()
 
 
 def test_walk_of_a_hidden_folder_takes_what_is_in_it(folder: Path) -> None:
@@ -81,10 +89,19 @@ def test_walk_skips_a_name_that_is_not_unicode(tmp_path: Path) -> None:
     walk.skipped[0].path.encode()
 
 
-def test_walk_of_nothing_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["absent", "a" * 300, "circle", "zero\0byte", "file/below"])
+def test_walk_of_nothing_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    (tmp_path / "file").touch()
     with pytest.raises(orrery.InvalidRequestError) as caught:
-        walk_files(tmp_path / "absent", LIMIT)
+        walk_files(tmp_path / name, LIMIT)
     assert caught.value.field == "path"
+
+
+def test_walk_of_what_is_neither_file_nor_folder_says_so(folder: Path) -> None:
+    assert [problem.reason for problem in walk_files(folder / "pipe", LIMIT).skipped] == [
+        "NOT_A_FILE"
+    ]
 
 
 async def test_ingest_makes_the_collection_and_reports_every_file(
@@ -102,7 +119,7 @@ async def test_ingest_makes_the_collection_and_reports_every_file(
     )
     assert len(report.added) == 7
     assert report.failed == (orrery.FileProblem("binary.dat", "INVALID_REQUEST", "binary"),)
-    assert len(report.skipped) == 8
+    assert len(report.skipped) == 9
     assert (report.num_ingested, report.num_chunks) == (7, 7)
     assert [done.num_done for done in told] == list(range(1, 9))
     assert {done.num_files for done in told} == {8}
@@ -170,6 +187,17 @@ async def test_prune_of_an_empty_folder_or_a_file_is_refused(
 async def test_ingest_refuses_an_unknown_option(either: Either, folder: Path) -> None:
     with pytest.raises(TypeError, match="colour"):
         await either.call("ingest", folder, colour="red")
+
+
+async def test_ingest_refuses_a_choice_that_cannot_be_before_it_calls_anybody(
+    platform: FakePlatform, either: Either, folder: Path
+) -> None:
+    with pytest.raises(ValueError, match="max_in_flight"):
+        await either.call("ingest", folder, max_in_flight=0)
+    with pytest.raises(orrery.InvalidRequestError) as caught:
+        await either.call("ingest", folder, metadata={"year": float("nan")})
+    assert caught.value.field == "metadata.year"
+    assert platform.retrieval.seen == []
 
 
 async def test_progress_bar_goes_to_stderr(
