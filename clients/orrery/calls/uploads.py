@@ -59,6 +59,10 @@ class Window:
     max_documents: int = 32
     max_bytes: int = 32 << 20
 
+    def __post_init__(self) -> None:
+        if self.max_documents < 1:
+            raise ValueError(f"max_in_flight: expected 1 or more, got {self.max_documents}")
+
 
 class Upload:
     """One upload; `steps` may be taken once."""
@@ -77,7 +81,7 @@ class Upload:
         self._tokens = tokens
         self._window = window
         self._retry = _persistent(context.retry)
-        self._patience = Deadline(_PATIENCE_S)
+        self._patience: Deadline | None = None  # begins with the first failure after an answer
         self._retries = 0
         # In flight, with their bytes; between them the results of those that cannot be sent.
         self._sent: deque[tuple[_Item, int]] = deque()
@@ -177,7 +181,7 @@ class Upload:
         self._tokens.saw(request.collection, result.consistency_token)
         if result.status != "failed":
             self._retries = 0
-            self._patience = Deadline(_PATIENCE_S)
+            self._patience = None
         yield from self._emit(result)
 
     def _is_passing(self, result: UpsertResult) -> bool:
@@ -223,6 +227,8 @@ class Upload:
 
     def _delay_s(self, error: OrreryError, *, said_by_server: bool) -> float | None:
         delay_s = self._retry.delay_s(error, retries=self._retries, said_by_server=said_by_server)
+        if self._patience is None:
+            self._patience = Deadline(_PATIENCE_S)
         left_s = min(self._context.deadline.remaining_s(), self._patience.remaining_s())
         return None if delay_s is None or delay_s >= left_s else delay_s
 

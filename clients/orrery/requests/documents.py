@@ -105,9 +105,10 @@ def _read(path: Path, max_bytes: int | None) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second for a name with a zero byte
+        problem = getattr(error, "strerror", None) or error
         raise InvalidRequestError(
-            f"{path.name}: cannot be read: {error.strerror or error}", field="file"
+            f"{path.name}: cannot be read: {problem}", field="file"
         ) from error
     if len(data) > limit:
         raise InvalidRequestError(f"{path.name}: larger than {limit} bytes", field="file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,21 @@ async def test_upsert_without_retries_gives_the_first_error(platform: FakePlatfo
             await client.documents.upsert("docs", texts(1))
 
 
+async def test_upsert_has_all_its_patience_after_a_source_that_was_slow(
+    platform: FakePlatform, either: Either, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orrery.calls.uploads._PATIENCE_S", 1.0)
+
+    def source() -> Iterator[Document]:
+        yield from texts(1)
+        time.sleep(1.1)
+        yield from texts(1, start=1)
+
+    platform.retrieval.break_after = 1
+    report = await either.call("documents.upsert", "docs", source())
+    assert report.count("added") == 2
+
+
 async def test_upsert_gives_up_at_its_deadline(platform: FakePlatform, either: Either) -> None:
     platform.retrieval.refuse_upserts = 10_000
     with pytest.raises(orrery.UnavailableError):
@@ -102,10 +118,12 @@ async def test_failed_document_has_its_error_and_does_not_disturb_the_others(
     good, bad = tmp_path / "good.txt", tmp_path / "bad.bin"
     good.write_text("fine")
     bad.write_bytes(b"\0\0")
-    documents = [good, bad, tmp_path / "missing.txt", Document("last", b"bytes", file_name="l.md")]
+    nameless = Document("nameless", tmp_path / "zero\0byte.txt")
+    last = Document("last", b"bytes", file_name="l.md")
+    documents = [good, bad, tmp_path / "missing.txt", nameless, last]
     report = await either.call("documents.upsert", "docs", documents)
-    assert [result.status for result in report.results] == ["added", "failed", "failed", "added"]
-    binary, missing = report.failed
+    assert [result.status for result in report.results] == ["added", *["failed"] * 3, "added"]
+    binary, missing, _ = report.failed
     assert isinstance(binary.error, orrery.InvalidRequestError)
     assert binary.error.message == "binary"
     assert "missing.txt" in missing.error.message
