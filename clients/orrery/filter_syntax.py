@@ -15,6 +15,7 @@ characters other than letters, digits, `_`, `.` and `-`, or one of the words abo
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 
@@ -144,8 +145,9 @@ class _Parser:
             return token.keyword == "true"
         if token.kind == "number":
             self._next += 1
-            whole = re.fullmatch(r"[+-]?\d+", token.text)
-            return int(token.text) if whole else float(token.text)
+            number = float(token.text)  # infinite where it fits none, and then refused
+            whole = re.fullmatch(r"[+-]?\d+", token.text) and math.isfinite(number)
+            return int(token.text) if whole else number
         if token.kind == "text":
             self._next += 1
             return self._unquoted(token)

@@ -20,7 +20,16 @@ from typing import Literal, NoReturn, TypeAlias
 
 from orrery.errors import InvalidRequestError
 
-__all__ = ["KEYWORDS", "Combination", "Comparison", "Field", "Filter", "FilterValue", "where"]
+__all__ = [
+    "KEYWORDS",
+    "Combination",
+    "Comparison",
+    "Field",
+    "Filter",
+    "FilterValue",
+    "is_double",
+    "where",
+]
 
 FilterValue: TypeAlias = str | float | bool
 ComparisonOperator: TypeAlias = Literal[
@@ -170,11 +179,19 @@ def _checked(name: str, value: FilterValue) -> FilterValue:
         raise TypeError(
             f"filter: {name}: expected a text, a number or a bool, got {type(value).__name__}"
         )
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, int | float) and not is_double(value):
         raise InvalidRequestError(
-            f"filter: {name}: expected a finite number, got {value}", field="filter"
+            f"filter: {name}: expected a finite number that fits a double", field="filter"
         )
     return value
+
+
+def is_double(value: float) -> bool:
+    """Whether a number is finite, and not an integer beyond what a double can be."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _literal(value: FilterValue) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from orrery.documents import MetadataInput
 from orrery.errors import InvalidRequestError
-from orrery.filters import Combination, Filter
+from orrery.filters import Combination, Filter, is_double
 from orrery.requests.common import assign
 from orrery.v1 import retrieval_pb2 as pb
 
@@ -77,9 +76,9 @@ def _fill_value(message: pb.MetadataValue, value: Any, where: str) -> None:
     if isinstance(value, bool):
         message.bool_value = value
     elif isinstance(value, int | float):
-        if not math.isfinite(value):
+        if not is_double(value):
             raise InvalidRequestError(
-                f"{where}: expected a finite number, got {value}", field=where
+                f"{where}: expected a finite number that fits a double", field=where
             )
         message.number_value = value
     elif isinstance(value, str):

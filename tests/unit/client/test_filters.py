@@ -103,6 +103,9 @@ def test_text_is_read_with_the_usual_precedence(text: str, expected: Filter | No
         ("a ~ 1", "an operator at character 3"),
         ("and = 1", "the name of a field"),
         ('a = "\\q"', "escapes of JSON"),
+        ("a = 1e400", "a finite number"),
+        ("a = " + "9" * 400, "a finite number"),
+        ("a = -" + "9" * 5000, "a finite number"),
         ("(" * 200 + "a = 1" + ")" * 200, "inside one another"),
         ("not " * 200 + "a = 1", "inside one another"),
     ],
@@ -136,6 +139,7 @@ def test_and_of_ands_is_flat() -> None:
         (lambda: where("a") == None, TypeError),  # noqa: E711
         (lambda: where("a") == [1], TypeError),
         (lambda: where("a") > math.nan, orrery.InvalidRequestError),
+        (lambda: where("a") == 10**400, orrery.InvalidRequestError),
         (lambda: where("a").in_([]), orrery.InvalidRequestError),
         (lambda: where("a").in_("abc"), TypeError),
         (lambda: (where("a") == 1) & "b = 2", TypeError),
