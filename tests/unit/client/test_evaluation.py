@@ -176,6 +176,8 @@ def test_lines_become_queries_and_questions(tmp_path: Path) -> None:
     assert load_retrieval(path).cases == (RetrievalCase("a", ("x", "y")),)
     path.write_text('{"question": "a", "answer": null, "kind": "k"}\n{"question":"b","answer":"c"}')
     assert load_questions(path) == (Question("a", None, "", "k"), Question("b", "c"))
+    path.write_text('\ufeff{"question": "a\u2028b", "answer": "c\x85"}\r\n', encoding="utf-8")
+    assert load_questions(path) == (Question("a\u2028b", "c\x85"),)
 
 
 @pytest.mark.parametrize(
