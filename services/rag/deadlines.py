@@ -12,7 +12,7 @@ instead of giving up by itself. A stage inherits what earlier ones left over. Kn
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 __all__ = ["Budget", "end_before"]
 
@@ -36,10 +36,6 @@ class Budget:
     end_s: float
     shares: Mapping[str, float]
     stages: Sequence[str] = ()
-
-    def planned(self, stages: Sequence[str]) -> Budget:
-        """The same time for other stages."""
-        return replace(self, stages=tuple(stages))
 
     def cutoff_s(self, stage: str) -> float:
         """When `stage` must have ended. One that is not planned may take all the time."""

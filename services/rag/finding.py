@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.rag import queries
 from services.rag.planning import Plan
 from services.rag.services import (
+    Embedder,
     Found,
     Sampling,
     Search,
@@ -115,26 +116,27 @@ class Finder:
             return [None] * len(wordings)
         question = self._plan.question
         with self._timeline.stage("embed") as stage:
-            application = await stage.run(
-                self._services.embedding_application(
+            embedder = await stage.run(
+                self._services.embedder(
                     question.collection, question.consistency_token, stage.caller
                 )
             )
-            if application is None:  # the search says whether it can do without
+            if embedder is None:  # the search says whether it can do without
                 stage.detail = "the collection has no embedding model"
                 return [None] * len(wordings)
-            application = application or self._embedding_application
-            vectors = await self._embed(application, wordings, TextPurpose.QUERY, stage)
+            if not embedder.application:
+                embedder = replace(embedder, application=self._embedding_application)
+            vectors = await self._embed(embedder, wordings, TextPurpose.QUERY, stage)
             if made_up:
-                passage = await self._embed(application, [made_up], TextPurpose.PASSAGE, stage)
+                passage = await self._embed(embedder, [made_up], TextPurpose.PASSAGE, stage)
                 vectors[0] = queries.mean_vector([vectors[0], passage[0]])
             stage.detail = f"{len(wordings) + bool(made_up)} texts"
         return list(vectors)
 
     async def _embed(
-        self, application: str, texts: list[str], purpose: TextPurpose, stage: StageRun
+        self, embedder: Embedder, texts: list[str], purpose: TextPurpose, stage: StageRun
     ) -> list[Vector]:
-        embedded = await stage.run(self._services.embed(application, texts, purpose, stage.caller))
+        embedded = await stage.run(self._services.embed(embedder, texts, purpose, stage.caller))
         if embedded.num_truncated:
             self._notices.append(
                 f"{embedded.num_truncated} of the queries are longer than the embedding model "

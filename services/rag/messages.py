@@ -194,7 +194,7 @@ def _citation(citation: Citation, found: PassagesFound) -> rag_pb2.Citation:
         chunk_id=passage.chunk_id,
         document_id=passage.document_id,
         document_title=passage.document_title,
-        file_name=found.file_names.get(passage.document_id, ""),
+        file_name=passage.file_name,
         source_start=citation.source_start,
         source_end=citation.source_end,
         line_start=citation.line_start,

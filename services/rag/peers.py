@@ -13,6 +13,7 @@ from orrery import methods
 from orrery.v1 import common_pb2, embedding_pb2, generation_pb2, retrieval_pb2
 from services.rag.services import (
     Embedded,
+    Embedder,
     Found,
     Piece,
     Sampling,
@@ -72,9 +73,9 @@ class PeerServices:
         self._peer = peer
         self._retrieval = retrieval
 
-    async def embedding_application(
+    async def embedder(
         self, collection: str, consistency_token: str, caller: Caller
-    ) -> str | None:
+    ) -> Embedder | None:
         """As the collection was created with."""
         request = retrieval_pb2.GetCollectionRequest(
             name=collection, consistency_token=consistency_token
@@ -88,18 +89,22 @@ class PeerServices:
             raise CollectionNotFound(
                 f"collection: there is no collection {collection[:128]!r}", field="collection"
             ) from error
-        application = response.collection.config.embedding_application
-        return None if application == NO_EMBEDDING else application
+        config = response.collection.config
+        if config.embedding_application == NO_EMBEDDING:
+            return None
+        return Embedder(config.embedding_application, config.dimensions)
 
     async def embed(
-        self, application: str, texts: Sequence[str], purpose: TextPurpose, caller: Caller
+        self, embedder: Embedder, texts: Sequence[str], purpose: TextPurpose, caller: Caller
     ) -> Embedded:
         """What is longer than the model reads is cut, and counted."""
         request = embedding_pb2.EmbedTextRequest(
             inputs=[embedding_pb2.EmbeddingInput(text=text) for text in texts],
             purpose=_PURPOSES[purpose],
+            dimensions=embedder.dimensions,
             truncate=True,
         )
+        application = embedder.application
         response = await self._peer.unary(application, methods.EMBED_TEXT, request, caller)
         return Embedded(
             tuple(tuple(embedding.values) for embedding in response.embeddings),
@@ -146,20 +151,6 @@ class PeerServices:
             index_generation=response.index_generation,
             rerank_ns=response.timing.rerank_ns,
         )
-
-    async def file_names(
-        self, collection: str, document_ids: Sequence[str], consistency_token: str, caller: Caller
-    ) -> dict[str, str]:
-        """From the documents themselves: hits do not say."""
-        if not document_ids:
-            return {}
-        request = retrieval_pb2.GetRequest(
-            collection=collection,
-            document_ids=document_ids,
-            consistency_token=consistency_token,
-        )
-        response = await self._peer.unary(self._retrieval, methods.GET_DOCUMENTS, request, caller)
-        return {document.id: document.file_name for document in response.documents}
 
     async def tokenize(
         self, application: str, chat: Sequence[Message], caller: Caller
@@ -233,6 +224,7 @@ def _passage(hit: retrieval_pb2.Hit) -> Passage:
         chunk_id=chunk.id,
         document_id=chunk.document_id,
         document_title=chunk.document_title,
+        file_name=chunk.file_name,
         title_path=tuple(chunk.title_path),
         text=chunk.text,
         start=chunk.start,

@@ -29,7 +29,7 @@ from services.rag.prompts.style import REFUSAL
 from services.rag.running import Running
 from services.rag.sentences import names
 from services.rag.services import Services, Tokenized
-from services.rag.timeline import StageRun, Timeline
+from services.rag.timeline import Timeline
 from services.rag.types import (
     Answer,
     AnswerText,
@@ -127,14 +127,13 @@ class _Asking:
             embedding_application=config.embedding_application,
         )
         found = await finder.find(history, explain=explain)
-        packed, file_names = await self._pack(found, history)
+        packed = await self._pack(found, history)
         yield PassagesFound(
             found.passages,
             packed.used,
             found.index_generation,
             found.queries,
             found.notices + packed.notices,
-            file_names,
         )
         writer = Writer(self._plan, self._services, self._timeline)
         abstention = before_writing(self._plan, packed.used)
@@ -177,10 +176,8 @@ class _Asking:
             stage.detail = f"{len(turns)} earlier turns"
         return turns
 
-    async def _pack(
-        self, found: Findings, history: Sequence[Turn]
-    ) -> tuple[Packed, dict[str, str]]:
-        """The prompt that fits, and meanwhile the names of the passages' files."""
+    async def _pack(self, found: Findings, history: Sequence[Turn]) -> Packed:
+        """The prompt that fits."""
         plan = self._plan
         packing = Packing(
             style=plan.style,
@@ -193,33 +190,16 @@ class _Asking:
             chain_of_thought=plan.options.chain_of_thought,
         )
         with self._timeline.stage("pack") as stage:
-            packed, file_names = await stage.run(self._packed_and_names(packing, stage))
+
+            async def count(chat: Sequence[Message]) -> Tokenized:
+                return await self._services.tokenize(plan.application, chat, stage.caller)
+
+            packed = await stage.run(pack(packing, count))
             stage.detail = (
                 f"{len(packed.used)} of {len(found.passages)} passages, "
                 f"{len(packed.token_ids)} prompt tokens"
             )
-        return packed, file_names
-
-    async def _packed_and_names(
-        self, packing: Packing, stage: StageRun
-    ) -> tuple[Packed, dict[str, str]]:
-        async def count(chat: Sequence[Message]) -> Tokenized:
-            return await self._services.tokenize(self._plan.application, chat, stage.caller)
-
-        question = self._plan.question
-        likely = packing.passages[: packing.max_passages]
-        document_ids = list(dict.fromkeys(passage.document_id for passage in likely))
-        try:
-            async with asyncio.TaskGroup() as group:
-                packed = group.create_task(pack(packing, count))
-                file_names = group.create_task(
-                    self._services.file_names(
-                        question.collection, document_ids, question.consistency_token, stage.caller
-                    )
-                )
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return packed.result(), file_names.result()
+        return packed
 
     async def _cite(self, writer: Writer, found: Findings, packed: Packed) -> list[Citation]:
         written = writer.written

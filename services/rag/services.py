@@ -25,6 +25,7 @@ from services.runtime.peer import Caller
 
 __all__ = [
     "Embedded",
+    "Embedder",
     "Found",
     "Piece",
     "Sampling",
@@ -39,6 +40,15 @@ __all__ = [
 class TextPurpose(StrEnum):
     QUERY = "query"
     PASSAGE = "passage"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedder:
+    """What embeds a collection's queries: an application ("": the default one), and how many of
+    its vectors' dimensions the collection keeps."""
+
+    application: str
+    dimensions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,29 +119,20 @@ class Piece:
 class Services(Protocol):
     """The embedding, retrieval and generation services."""
 
-    async def embedding_application(
+    async def embedder(
         self, collection: str, consistency_token: str, caller: Caller
-    ) -> str | None:
-        """Which application embeds the collection's queries; None: none, "": the default one.
-
-        Raises `CollectionNotFound`.
-        """
+    ) -> Embedder | None:
+        """What embeds the collection's queries; None: nothing does. Raises `CollectionNotFound`."""
         ...
 
     async def embed(
-        self, application: str, texts: Sequence[str], purpose: TextPurpose, caller: Caller
+        self, embedder: Embedder, texts: Sequence[str], purpose: TextPurpose, caller: Caller
     ) -> Embedded:
         """The texts' vectors, in their order."""
         ...
 
     async def search(self, search: Search, caller: Caller) -> Found:
         """The passages for each query."""
-        ...
-
-    async def file_names(
-        self, collection: str, document_ids: Sequence[str], consistency_token: str, caller: Caller
-    ) -> dict[str, str]:
-        """The file of each document that has one and is still there."""
         ...
 
     async def tokenize(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -63,10 +63,6 @@ class Timeline:
     def stages(self) -> tuple[StageTime, ...]:
         """Those that ended, in order, each followed by the stages that ran inside it."""
         return tuple(self._stages)
-
-    def plan(self, stages: Sequence[str]) -> None:
-        """Says which stages will run: each leaves their shares to those after it."""
-        self._budget = self._budget.planned(stages)
 
     def duration_ns(self, name: str) -> int:
         """Nanoseconds spent in stages of that name."""

@@ -122,6 +122,7 @@ class Passage:
     score: float
     start: int = 0
     document_title: str = ""
+    file_name: str = ""  # empty: the document did not come as a file
     title_path: tuple[str, ...] = ()
     line_start: int = 0
     line_end: int = 0
@@ -191,7 +192,7 @@ class PassagesFound:
     """The first event: what was searched for and found.
 
     `used` are the indexes of the passages put before the model, in the order of their numbers
-    there; `file_names` maps their documents' ids to the names of their files.
+    there.
     """
 
     passages: tuple[Passage, ...]
@@ -199,7 +200,6 @@ class PassagesFound:
     index_generation: int
     queries: tuple[str, ...]
     notices: tuple[str, ...]
-    file_names: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

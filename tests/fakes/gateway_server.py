@@ -28,7 +28,6 @@ from tests.fakes.generation_server import MODEL_NAME, generation_server
 from tests.fakes.routed_upstream import RoutedUpstream
 from tests.fakes.toy_backend import ToyBackend
 
-
 StartServices = Callable[[AsyncExitStack], Awaitable[Mapping[str, str]]]
 
 

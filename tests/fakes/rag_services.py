@@ -12,12 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from orrery.v1 import retrieval_pb2
-from services.rag.services import Embedded, Found, Piece, Sampling, Search, TextPurpose, Tokenized
+from services.rag.services import (
+    Embedded,
+    Embedder,
+    Found,
+    Piece,
+    Sampling,
+    Search,
+    TextPurpose,
+    Tokenized,
+)
 from services.rag.types import GenerationTiming, GenerationUsage, Message, Passage
 from services.runtime.errors import OrreryError
 from services.runtime.peer import Caller
 
 INDEX_GENERATION = 7
+DEFAULT_EMBEDDER = Embedder("", 2)
 
 
 def passage(
@@ -29,6 +39,7 @@ def passage(
         id=chunk_id,
         document_id=document,
         document_title=title,
+        file_name=f"{document}.md",
         text=text,
         start=start,
         end=start + len(text),
@@ -39,6 +50,7 @@ def passage(
         chunk_id=chunk_id,
         document_id=document,
         document_title=title,
+        file_name=chunk.file_name,
         text=text,
         score=0.5,
         start=start,
@@ -55,7 +67,7 @@ class FakeServices:
     passages: Sequence[Passage] = ()
     replies: Sequence[str] = ("The documents do not say.",)
     max_model_len: int = 1024
-    embedding: str | None = ""
+    embedding: Embedder | None = DEFAULT_EMBEDDER
     delays_s: dict[str, float] = field(default_factory=dict)  # by method; of generate: each word
     errors: dict[str, OrreryError] = field(default_factory=dict)
     open_calls: Counter[str] = field(default_factory=Counter)
@@ -66,19 +78,19 @@ class FakeServices:
     samplings: list[Sampling] = field(default_factory=list)
     num_replies: int = 0
 
-    async def embedding_application(
+    async def embedder(
         self, collection: str, consistency_token: str, caller: Caller
-    ) -> str | None:
-        with self._call("embedding_application"):
-            await self._pause("embedding_application")
+    ) -> Embedder | None:
+        with self._call("embedder"):
+            await self._pause("embedder")
             return self.embedding
 
     async def embed(
-        self, application: str, texts: Sequence[str], purpose: TextPurpose, caller: Caller
+        self, embedder: Embedder, texts: Sequence[str], purpose: TextPurpose, caller: Caller
     ) -> Embedded:
         with self._call("embed"):
             await self._pause("embed")
-            self.embedded.append((application, tuple(texts), purpose))
+            self.embedded.append((embedder.application, tuple(texts), purpose))
             vectors = tuple((1.0, 0.0) if len(text) % 2 else (0.0, 1.0) for text in texts)
             return Embedded(vectors)
 
@@ -88,13 +100,6 @@ class FakeServices:
             self.searches.append(search)
             rankings = tuple(tuple(self.passages[: search.k]) for _ in search.queries)
             return Found(rankings, INDEX_GENERATION, rerank_ns=5)
-
-    async def file_names(
-        self, collection: str, document_ids: Sequence[str], consistency_token: str, caller: Caller
-    ) -> dict[str, str]:
-        with self._call("file_names"):
-            await self._pause("file_names")
-            return {document_id: f"{document_id}.md" for document_id in document_ids}
 
     async def tokenize(
         self, application: str, chat: Sequence[Message], caller: Caller

@@ -21,6 +21,7 @@ from services.rag.config import RagConfig
 from services.rag.peers import PeerServices
 from services.rag.services import (
     Embedded,
+    Embedder,
     Found,
     Piece,
     Sampling,
@@ -87,23 +88,18 @@ class _SplitServices:
         self._finding = finding
         self._writing = writing
 
-    async def embedding_application(
+    async def embedder(
         self, collection: str, consistency_token: str, caller: Caller
-    ) -> str | None:
-        return await self._finding.embedding_application(collection, consistency_token, caller)
+    ) -> Embedder | None:
+        return await self._finding.embedder(collection, consistency_token, caller)
 
     async def embed(
-        self, application: str, texts: Sequence[str], purpose: TextPurpose, caller: Caller
+        self, embedder: Embedder, texts: Sequence[str], purpose: TextPurpose, caller: Caller
     ) -> Embedded:
-        return await self._finding.embed(application, texts, purpose, caller)
+        return await self._finding.embed(embedder, texts, purpose, caller)
 
     async def search(self, search: Search, caller: Caller) -> Found:
         return await self._finding.search(search, caller)
-
-    async def file_names(
-        self, collection: str, document_ids: Sequence[str], consistency_token: str, caller: Caller
-    ) -> dict[str, str]:
-        return await self._finding.file_names(collection, document_ids, consistency_token, caller)
 
     async def tokenize(
         self, application: str, chat: Sequence[Message], caller: Caller

@@ -13,7 +13,7 @@ import pytest
 from orrery.v1 import retrieval_pb2
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from services.rag.peers import PeerServices
-from services.rag.services import Sampling, Search, SearchQuery, TextPurpose
+from services.rag.services import Embedder, Sampling, Search, SearchQuery, TextPurpose
 from services.rag.types import Message, SearchMode
 from services.runtime.errors import CollectionNotFound, DeadlineExceeded, InvalidRequest
 from services.runtime.peer import Caller, Peer
@@ -22,6 +22,8 @@ from tests.fakes.hash_embedding import DIMENSIONS, MAX_INPUT_TOKENS
 from tests.fakes.redis_server import redis_server
 from tests.fakes.retrieval_server import retrieval_server
 from tests.fakes.toy_backend import ToyBackend, ToySettings
+
+EMBEDDER = Embedder("embedding", DIMENSIONS)
 
 
 def caller(timeout_s: float = 20.0) -> Caller:
@@ -41,6 +43,10 @@ async def finding(tmp_path: Path) -> AsyncIterator[PeerServices]:
             config = retrieval_pb2.CollectionConfig(embedding_application="none", dimensions=2)
             await stub.CreateCollection(
                 retrieval_pb2.CreateCollectionRequest(name="bare", config=config)
+            )
+            config = retrieval_pb2.CollectionConfig(dimensions=5)
+            await stub.CreateCollection(
+                retrieval_pb2.CreateCollectionRequest(name="cut", config=config)
             )
             requests = [
                 retrieval_pb2.UpsertRequest(
@@ -69,10 +75,11 @@ async def test_search_finds_passages_for_one_query_and_for_several(finding: Peer
     assert ranking[0].document_id == "a.txt"
     assert ranking[0].text == "the lamp is red"
     assert (ranking[0].start, ranking[0].line_start) == (0, 1)
+    assert ranking[0].file_name == "a.txt"
     assert one.timeline
     assert one.index_generation > 0
 
-    embedded = await finding.embed("embedding", ["oak ship"], TextPurpose.QUERY, caller())
+    embedded = await finding.embed(EMBEDDER, ["oak ship"], TextPurpose.QUERY, caller())
     by_vector = SearchQuery("oak ship", embedded.vectors[0])
     several = await finding.search(Search("docs", (query, by_vector), k=1), caller())
     assert [ranking[0].document_id for ranking in several.rankings] == ["a.txt", "b.txt"]
@@ -92,21 +99,24 @@ async def test_search_keeps_the_callers_own_options(finding: PeerServices) -> No
 
 async def test_errors_come_as_they_were_meant(finding: PeerServices) -> None:
     with pytest.raises(CollectionNotFound):
-        await finding.embedding_application("none-such", "", caller())
+        await finding.embedder("none-such", "", caller())
     wrong = SearchQuery("lamp", (1.0, 2.0, 3.0))
     for queries in ((wrong,), (wrong, wrong)):
         with pytest.raises(InvalidRequest):
             await finding.search(Search("docs", queries, k=1, mode=SearchMode.DENSE), caller())
 
 
-async def test_collections_documents_and_embedding_are_told(finding: PeerServices) -> None:
-    assert await finding.embedding_application("docs", "", caller()) in ("", "embedding")
-    assert await finding.embedding_application("bare", "", caller()) is None
-    names = await finding.file_names("docs", ["a.txt", "gone"], "", caller())
-    assert names == {"a.txt": "a.txt"}
-    assert await finding.file_names("docs", [], "", caller()) == {}
+async def test_queries_are_embedded_as_the_collection_is(finding: PeerServices) -> None:
+    assert await finding.embedder("docs", "", caller()) == EMBEDDER
+    assert await finding.embedder("bare", "", caller()) is None
+    cut = await finding.embedder("cut", "", caller())
+    assert cut == Embedder("embedding", 5)
+    embedded = await finding.embed(cut, ["a lamp"], TextPurpose.QUERY, caller())
+    query = SearchQuery("a lamp", embedded.vectors[0])
+    found = await finding.search(Search("cut", (query,), k=1, mode=SearchMode.DENSE), caller())
+    assert found.rankings == ((),)
     long = "word " * (MAX_INPUT_TOKENS + 1)
-    embedded = await finding.embed("embedding", [long, "short"], TextPurpose.PASSAGE, caller())
+    embedded = await finding.embed(EMBEDDER, [long, "short"], TextPurpose.PASSAGE, caller())
     assert [len(vector) for vector in embedded.vectors] == [DIMENSIONS] * 2
     assert embedded.num_truncated == 1
 

@@ -17,7 +17,7 @@ from services.rag.conversations import Conversations
 from services.rag.metrics import RagMetrics
 from services.rag.pipeline import Pipeline
 from services.rag.prompts.style import REFUSAL
-from services.rag.services import TextPurpose
+from services.rag.services import Embedder, TextPurpose
 from services.rag.types import (
     Abstention,
     Answer,
@@ -111,7 +111,6 @@ async def test_question_is_answered_with_passages_first_and_citations_last() -> 
     found, streamed, answer = await harness.asked()
     assert (found.passages, found.used) == ((TOWN, SHIP), (0, 1))
     assert found.queries == (WHO,)
-    assert found.file_names == {"ship": "ship.md", "town": "town.md"}
     assert streamed == answer.text == "Tamir Osker"
     assert answer.abstention is None
     (citation,) = answer.citations
@@ -137,9 +136,11 @@ async def test_search_gets_vector_text_and_the_callers_own_words() -> None:
     assert harness.services.embedded == [("embedding", (WHO,), TextPurpose.QUERY)]
 
 
-@pytest.mark.parametrize(("embedding", "mode"), [(None, SearchMode.AUTO), ("", SearchMode.SPARSE)])
+@pytest.mark.parametrize(
+    ("embedding", "mode"), [(None, SearchMode.AUTO), (Embedder("", 2), SearchMode.SPARSE)]
+)
 async def test_search_by_words_alone_embeds_nothing(
-    embedding: str | None, mode: SearchMode
+    embedding: Embedder | None, mode: SearchMode
 ) -> None:
     harness = Harness(FakeServices([SHIP], ["Tamir Osker"], embedding=embedding))
     await harness.asked(search_mode=mode)
@@ -148,7 +149,9 @@ async def test_search_by_words_alone_embeds_nothing(
 
 
 async def test_collection_is_asked_with_its_own_embedding() -> None:
-    harness = Harness(FakeServices([SHIP], ["Tamir Osker"], embedding="other-embedding"))
+    harness = Harness(
+        FakeServices([SHIP], ["Tamir Osker"], embedding=Embedder("other-embedding", 2))
+    )
     await harness.asked()
     assert harness.services.embedded[0][0] == "other-embedding"
 
@@ -270,23 +273,13 @@ async def test_error_of_a_service_ends_the_question_as_it_is() -> None:
     assert harness.pipeline.running.num_running == 0
 
 
-@pytest.mark.parametrize("broken", ["tokenize", "file_names"])
-async def test_error_while_packing_leaves_nothing_running(broken: str) -> None:
-    other = {"tokenize": "file_names", "file_names": "tokenize"}[broken]
-    services = FakeServices([SHIP], delays_s={other: 30.0}, errors={broken: DependencyDown("away")})
-    with pytest.raises(DependencyDown):
-        await Harness(services).asked()
-    assert not services.open_calls.total()
-
-
 @pytest.mark.parametrize(
     ("stuck", "stage"),
     [
-        ("embedding_application", "embed"),
+        ("embedder", "embed"),
         ("embed", "embed"),
         ("search", "search"),
         ("tokenize", "pack"),
-        ("file_names", "pack"),
         ("generate", "generate"),
     ],
 )
@@ -302,7 +295,7 @@ async def test_stage_that_spends_the_time_is_named(stuck: str, stage: str) -> No
     assert harness.counted("failed_deadline_exceeded") == 1
 
 
-@pytest.mark.parametrize("stuck", ["embed", "search", "tokenize", "file_names", "generate"])
+@pytest.mark.parametrize("stuck", ["embed", "search", "tokenize", "generate"])
 async def test_cancelled_question_leaves_no_work(stuck: str) -> None:
     harness = Harness(FakeServices([SHIP], ["Tamir Osker"], delays_s={stuck: 30.0}))
 
