@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,8 +37,17 @@ async def pool(**settings: float) -> AsyncIterator[ReaderPool]:
         await made.close()
 
 
-def children() -> set[int]:
-    """Reading processes of this one that are not over."""
+Children = Callable[[], set[int]]
+
+
+@pytest.fixture
+def children() -> Children:
+    """The reading processes that this test has started and that are not over."""
+    before = _readers()  # of servers that live as long as the session
+    return lambda: _readers() - before
+
+
+def _readers() -> set[int]:
     found = set()
     for process in psutil.Process().children():
         try:
@@ -76,7 +85,7 @@ async def test_file_comes_back_in_chunks_that_are_its_text() -> None:
     assert again.chunks[0].metadata["a"] in ("1", 1.0)
 
 
-async def test_bad_files_are_refused_and_the_process_goes_on() -> None:
+async def test_bad_files_are_refused_and_the_process_goes_on(children: Children) -> None:
     async with pool() as reader:
         await reader.read(job(b"words"))
         before = children()
@@ -88,7 +97,7 @@ async def test_bad_files_are_refused_and_the_process_goes_on() -> None:
     await until(lambda: not children())
 
 
-async def test_processes_are_started_when_needed_and_not_more() -> None:
+async def test_processes_are_started_when_needed_and_not_more(children: Children) -> None:
     async with pool(num_readers=2) as reader:
         assert children() == set()
         await reader.read(job(b"words"))
@@ -98,7 +107,7 @@ async def test_processes_are_started_when_needed_and_not_more() -> None:
     await until(lambda: not children())
 
 
-async def test_process_that_dies_fails_its_document_alone() -> None:
+async def test_process_that_dies_fails_its_document_alone(children: Children) -> None:
     async with pool() as reader:
         await reader.read(job(b"words"))
         [pid] = children()
@@ -116,7 +125,9 @@ async def test_memory_of_a_process_is_limited() -> None:
 
 
 @pytest.mark.usefixtures("hanging_worker")
-async def test_document_that_takes_too_long_is_refused_and_its_process_ended() -> None:
+async def test_document_that_takes_too_long_is_refused_and_its_process_ended(
+    children: Children,
+) -> None:
     async with pool(timeout_s=0.3) as reader:
         with pytest.raises(InvalidRequest, match="longer than"):
             await reader.read(job(b"words"))
@@ -124,7 +135,7 @@ async def test_document_that_takes_too_long_is_refused_and_its_process_ended() -
 
 
 @pytest.mark.usefixtures("hanging_worker")
-async def test_cancelling_ends_the_process_and_frees_its_place() -> None:
+async def test_cancelling_ends_the_process_and_frees_its_place(children: Children) -> None:
     async with pool() as reader:
         for _ in range(2):
             task = asyncio.create_task(reader.read(job(b"words")))
@@ -136,7 +147,7 @@ async def test_cancelling_ends_the_process_and_frees_its_place() -> None:
 
 
 @pytest.mark.usefixtures("hanging_worker")
-async def test_closing_ends_what_is_at_work() -> None:
+async def test_closing_ends_what_is_at_work(children: Children) -> None:
     async with pool() as reader:
         task = asyncio.create_task(reader.read(job(b"words")))
         await until(lambda: len(children()) == 1)
