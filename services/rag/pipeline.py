@@ -70,8 +70,9 @@ class Pipeline:
     ) -> AsyncGenerator[Event, None]:
         """One `PassagesFound`, the answer as it is written, one `Answer`.
 
-        The pieces of text, joined, are the answer, unless it turned out at its end that nothing
-        supports it.
+        The pieces of text, joined, are the answer; but one that was streamed as it was written may
+        be withdrawn at its end, because nothing supports it or because it refuses in words of its
+        own.
 
         Raises:
             InvalidRequest: An option is wrong, or the model cannot do it.
@@ -137,16 +138,18 @@ class _Asking:
         )
         writer = Writer(self._plan, self._services, self._timeline)
         abstention = before_writing(self._plan, packed.used)
-        if abstention is not None:
-            yield AnswerText(REFUSAL)
-        else:
-            async with aclosing(writer.write(packed.token_ids)) as deltas:
+        is_streamed = False
+        if abstention is None:
+            async with aclosing(self._deltas(writer, packed)) as deltas:
                 async for delta in deltas:
+                    is_streamed = is_streamed or bool(delta.text)
                     yield delta
         citations = await self._cite(writer, found, packed)
         answer = "" if writer.written is None else writer.written.text
         abstention = abstention or after_citing(self._plan, answer, citations)
         text = answer if abstention is None else REFUSAL
+        if not is_streamed:
+            yield AnswerText(text)
         saved = await self._save(Turn(self._plan.question.text, text, abstention))
         yield Answer(
             text=text,
@@ -200,6 +203,15 @@ class _Asking:
                 f"{len(packed.token_ids)} prompt tokens"
             )
         return packed
+
+    async def _deltas(self, writer: Writer, packed: Packed) -> AsyncGenerator[AnswerText, None]:
+        """The answer as it is written, without what is held back."""
+        async with aclosing(writer.write(packed.token_ids)) as deltas:
+            async for delta in deltas:
+                if not self._plan.holds_answer:
+                    yield delta
+                elif delta.reasoning:
+                    yield AnswerText(reasoning=delta.reasoning)
 
     async def _cite(self, writer: Writer, found: Findings, packed: Packed) -> list[Citation]:
         written = writer.written

@@ -13,7 +13,7 @@ from services.rag.conversations import check_conversation_id
 from services.rag.prompts.style import PromptStyle
 from services.rag.prompts.styles import style_named
 from services.rag.services import Sampling
-from services.rag.types import AskOptions, Question, SearchMode
+from services.rag.types import AnswerMode, AskOptions, Question, SearchMode
 from services.runtime.errors import InvalidRequest, ModelNotFound
 
 __all__ = ["Plan", "make_plan"]
@@ -41,6 +41,16 @@ class Plan:
     def remembers(self) -> bool:
         """Whether it belongs to a conversation."""
         return bool(self.question.conversation_id)
+
+    @property
+    def holds_answer(self) -> bool:
+        """Whether the text is held back until it has its citations.
+
+        Strictly, what nothing supports is then never seen. Where the answer is long, and could be
+        read while it is written, that would cost too much.
+        """
+        strict = self.options.mode is AnswerMode.STRICT
+        return strict and (self.style.is_brief or self.sampling.num_samples > 1)
 
     def stages(self) -> tuple[str, ...]:
         """Those that take a share of the time, in order."""

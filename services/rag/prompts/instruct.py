@@ -43,6 +43,7 @@ class InstructStyle:
     name = "instruct"
     max_passages = 8
     max_tokens = 512
+    is_brief = False
     reasons = True
     confuses_names = False
 

@@ -21,6 +21,7 @@ class OrreryStyle:
     name = "orrery"
     max_passages = 3
     max_tokens = 48
+    is_brief = True
     query_prompts = None
     reasons = False
     confuses_names = True

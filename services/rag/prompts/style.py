@@ -89,6 +89,11 @@ class PromptStyle(Protocol):
         ...
 
     @property
+    def is_brief(self) -> bool:
+        """Whether an answer is a few words, so that waiting for its end costs little."""
+        ...
+
+    @property
     def query_prompts(self) -> QueryPrompts | None:
         """None: the model cannot prepare searches."""
         ...

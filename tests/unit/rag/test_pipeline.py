@@ -175,9 +175,36 @@ async def test_model_that_refuses_abstains() -> None:
 
 async def test_answer_that_no_passage_supports_is_withdrawn() -> None:
     harness = Harness(FakeServices([SHIP], ["Quill Harrow"]))
-    _, streamed, answer = await harness.asked()
-    assert streamed == "Quill Harrow"
+    for options in ({}, {"num_samples": 3}, {"model": "chat", "num_samples": 3}):
+        _, streamed, answer = await harness.asked(**options)
+        assert streamed == REFUSAL, "a short answer is not seen before it is supported"
+        assert (answer.text, answer.abstention) == (REFUSAL, Abstention.UNSUPPORTED)
+    _, streamed, answer = await harness.asked(model="chat")
+    assert streamed == "Quill Harrow", "a long one is not waited for"
     assert (answer.text, answer.abstention) == (REFUSAL, Abstention.UNSUPPORTED)
+
+
+@pytest.mark.parametrize("model", ["llama", "chat"])
+async def test_model_that_says_nothing_abstains_in_words(model: str) -> None:
+    _, streamed, answer = await Harness(FakeServices([SHIP], [""])).asked(model=model)
+    assert (streamed, answer.text, answer.abstention) == (REFUSAL, REFUSAL, Abstention.MODEL)
+
+
+async def test_reasoning_is_streamed_while_the_answer_is_held_back() -> None:
+    reply = "<reasoning>It says so.</reasoning>Tamir Osker."
+    harness = Harness(FakeServices([SHIP], [reply]))
+    events = [
+        event async for event in harness.ask(model="chat", chain_of_thought=True, num_samples=2)
+    ]
+    deltas = [event for event in events if isinstance(event, AnswerText)]
+    assert deltas == [AnswerText(reasoning="It says so."), AnswerText("Tamir Osker.")]
+
+
+async def test_open_answer_is_streamed_as_it_is_written() -> None:
+    harness = Harness(FakeServices([SHIP], ["Tamir Osker"]))
+    events = [event async for event in harness.ask(mode=AnswerMode.OPEN)]
+    texts = [event.text for event in events if isinstance(event, AnswerText)]
+    assert texts == ["Tamir", " Osker"]
 
 
 async def test_answer_from_a_passage_on_a_like_name_is_withdrawn() -> None:

@@ -61,7 +61,7 @@ async def test_stream_is_passages_then_text_then_one_result() -> None:
         metadata = [("x-request-id", "r-7")]
         messages = [message async for message in stub.Ask(request, metadata=metadata)]
     kinds = [message.WhichOneof("event") for message in messages]
-    assert kinds == ["passages", "delta", "delta", "result"]
+    assert kinds == ["passages", "delta", "result"]
     passages, result = messages[0].passages, messages[-1].result
     assert passages.hits[0] == SHIP.source
     assert (list(passages.used), passages.queries[0]) == ([0], ASK.question)
