@@ -37,6 +37,7 @@ MAX_LABEL_BYTES = 1024  # titles, file names, media types
 MAX_METADATA_FIELDS = 64
 MAX_STRING_BYTES = 4 << 10
 MAX_LIST_STRINGS = 256
+MAX_METADATA_BYTES = 64 << 10  # of one document or chunk: every hit carries it
 MAX_FILTER_DEPTH = 16
 MAX_FILTER_COMPARISONS = 256
 MAX_FILTER_VALUES = 4096  # over all comparisons
@@ -102,6 +103,12 @@ def check_metadata(metadata: Metadata, field: str) -> None:
                 f"{field}.{name}: every document has this one by itself", field=f"{field}.{name}"
             )
         _check_value(value, f"{field}.{name}")
+    num_bytes = sum(len(name) + _num_bytes(value) for name, value in metadata.items())
+    if num_bytes > MAX_METADATA_BYTES:
+        raise InvalidRequest(
+            f"{field}: expected at most {MAX_METADATA_BYTES} bytes in all, got {num_bytes}",
+            field=field,
+        )
 
 
 def check_collection_metadata(metadata: Mapping[str, str], field: str = "metadata") -> None:
@@ -209,6 +216,12 @@ def _check_value(value: MetadataValue, field: str) -> None:
             _check_value(element, field)
     elif isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(f"{field}: expected a finite number", field=field)
+
+
+def _num_bytes(value: MetadataValue) -> int:
+    if isinstance(value, tuple):
+        return sum(len(element.encode()) for element in value)
+    return len(value.encode()) if isinstance(value, str) else 8
 
 
 def _shown(text: str) -> str:

@@ -31,6 +31,7 @@ class RequestLimits(BaseModel):
     max_collections: int = Field(default=1000, ge=1)
     max_document_bytes: int = Field(default=8 * MIB, ge=1)  # of a file, a text, or all chunks
     max_chunks: int = Field(default=16384, ge=1)  # of one document
+    max_chunk_bytes: int = Field(default=128 << 10, ge=1)  # UTF-8, of one that the client made
     max_document_characters: int = Field(default=16 * MIB, ge=1)  # of the text taken from a file
     max_k: int = Field(default=1000, ge=1)
     max_candidates: int = Field(default=4000, ge=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -47,6 +47,7 @@ __all__ = [
 
 # Grows when the same document would be read or cut otherwise: then it is not unchanged.
 _HASHED_AS = b"orrery document 1"
+_MAX_OFFSET = 2**32 - 1  # what the contract can say
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +119,7 @@ def check_document(raw: RawDocument, limits: RequestLimits) -> None:
         raise InvalidRequest(f"{where}: it is empty", field=where)
     elif isinstance(raw.content, tuple):
         _check_num_chunks(len(raw.content), limits, where)
-        for index, chunk in enumerate(raw.content):
-            check_metadata(chunk.metadata, f"{where}[{index}].metadata")
+        _check_chunks(raw.content, limits, where)
 
 
 def content_hash(raw: RawDocument) -> str:
@@ -167,6 +167,31 @@ def _check_num_chunks(num_chunks: int, limits: RequestLimits, where: str) -> Non
         raise InvalidRequest(
             f"{where}: expected at most {limits.max_chunks} chunks, got {num_chunks}", field=where
         )
+
+
+def _check_chunks(chunks: tuple[OwnChunk, ...], limits: RequestLimits, where: str) -> None:
+    for index, (chunk, end) in enumerate(zip(chunks, _ends(chunks), strict=True)):
+        check_metadata(chunk.metadata, f"{where}[{index}].metadata")
+        num_bytes = len(chunk.text.encode())
+        if num_bytes > limits.max_chunk_bytes:
+            raise InvalidRequest(
+                f"{where}[{index}].text: expected at most {limits.max_chunk_bytes} bytes, "
+                f"got {num_bytes}",
+                field=f"{where}[{index}].text",
+            )
+        if end > _MAX_OFFSET:
+            raise InvalidRequest(
+                f"{where}[{index}].start: the chunk would end at {end}, beyond {_MAX_OFFSET}",
+                field=f"{where}[{index}].start",
+            )
+
+
+def _ends(chunks: tuple[OwnChunk, ...]) -> Iterator[int]:
+    """Where each chunk ends; one without a start begins where the one before it ends."""
+    position = 0
+    for chunk in chunks:
+        position = (position if chunk.start is None else chunk.start) + len(chunk.text)
+        yield position
 
 
 class DocumentPipeline:
@@ -236,7 +261,7 @@ class DocumentPipeline:
         config: CollectionConfig,
         caller: Caller,
     ) -> tuple[Vectors, int]:
-        _refuse_vectors(raw.content)
+        _check_embeddable(raw.content)
         assert config.embedding_application is not None
         texts = [chunk_search_text(chunk, info) for chunk in read.chunks]
         embedded = await self._embedder.embed(
@@ -260,12 +285,10 @@ def _info(raw: RawDocument, read: ReadDocument, hashed: str) -> DocumentInfo:
 
 
 def _own_chunks(chunks: tuple[OwnChunk, ...]) -> tuple[Chunk, ...]:
-    made, position = [], 0
-    for own in chunks:
-        start = position if own.start is None else own.start
-        position = start + len(own.text)
-        made.append(Chunk(own.text, start, position, metadata=own.metadata))
-    return tuple(made)
+    return tuple(
+        Chunk(own.text, end - len(own.text), end, metadata=own.metadata)
+        for own, end in zip(chunks, _ends(chunks), strict=True)
+    )
 
 
 def _own_vectors(content: Content, config: CollectionConfig) -> Vectors:
@@ -283,12 +306,15 @@ def _own_vectors(content: Content, config: CollectionConfig) -> Vectors:
     return vectors
 
 
-def _refuse_vectors(content: Content) -> None:
+def _check_embeddable(content: Content) -> None:
     if not isinstance(content, tuple):
         return
     for index, chunk in enumerate(content):
+        where = f"document.chunks[{index}]"
         if chunk.vector is not None:
-            where = f"document.chunks[{index}].vector"
             raise InvalidRequest(
-                f"{where}: this collection's embedding application makes the vectors", field=where
+                f"{where}.vector: this collection's embedding application makes the vectors",
+                field=f"{where}.vector",
             )
+        if not chunk.text.strip():
+            raise InvalidRequest(f"{where}.text: it is blank", field=f"{where}.text")

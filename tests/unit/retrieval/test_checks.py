@@ -63,6 +63,8 @@ def test_label_is_limited_in_bytes_not_characters() -> None:
         ({"a": ("x" * 4097,)}, "metadata.a"),
         ({"a": ("x",) * 257}, "metadata.a"),
         ({f"f{number}": 1.0 for number in range(65)}, "metadata"),
+        ({f"f{number}": "x" * 4096 for number in range(16)}, "metadata"),
+        ({"a": ("x" * 300,) * 256}, "metadata"),
     ],
 )
 def test_metadata_that_cannot_be_kept_is_refused(metadata: Metadata, field: str) -> None:

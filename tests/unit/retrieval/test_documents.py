@@ -92,10 +92,13 @@ def test_hash_sees_vectors() -> None:
         ((OwnChunk(""),), "document.chunks"),
         ((OwnChunk("a"),) * 4, "document.chunks"),
         ((OwnChunk("a", metadata={"a b": 1.0}),), "document.chunks[0].metadata"),
+        ((OwnChunk("a"), OwnChunk("b" * 51)), "document.chunks[1].text"),
+        ((OwnChunk("ab", start=2**32 - 2),), "document.chunks[0].start"),
+        ((OwnChunk("a", start=2**32 - 2), OwnChunk("b")), "document.chunks[1].start"),
     ],
 )
 def test_document_beyond_the_limits_is_refused(content: object, field: str) -> None:
-    limits = RequestLimits(max_document_bytes=100, max_chunks=3)
+    limits = RequestLimits(max_document_bytes=100, max_chunks=3, max_chunk_bytes=50)
     with pytest.raises(InvalidRequest) as caught:
         check_document(RawDocument("a", "", content, {}), limits)  # type: ignore[arg-type]
     assert caught.value.field == field
@@ -163,6 +166,14 @@ async def test_vectors_keep_their_length_where_the_metric_is_dot() -> None:
     raw = RawDocument("a", "", "words", {})
     prepared = await pipeline(HashEmbedder()).prepare(raw, "", config, CALLER)
     np.testing.assert_allclose(np.linalg.norm(prepared.document.vectors, axis=1), 2, rtol=1e-6)
+
+
+async def test_chunk_without_words_is_refused_where_they_make_its_vector() -> None:
+    config = CollectionConfig(dimensions=8, embedding_application="embedding")
+    raw = RawDocument("a", "", (OwnChunk("words"), OwnChunk(" \n")), {})
+    with pytest.raises(InvalidRequest) as caught:
+        await pipeline(HashEmbedder()).prepare(raw, "", config, CALLER)
+    assert caught.value.field == "document.chunks[1].text"
 
 
 async def test_application_that_is_no_longer_known_is_named() -> None:

@@ -55,7 +55,7 @@ async def test_fast_sender_is_held_up_by_slow_work(
 ) -> None:
     name = await alone.client.collection()
     alone.embedding.delay_s = 0.02
-    num_documents, words = 60, "w" * 300_000
+    num_documents, words = 60, "w" * 120_000
     sent = read = answered = furthest_sent = furthest_read = 0
     upsert_item = messages.upsert_item
 
