@@ -10,7 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -31,7 +31,7 @@ class EmbeddedRedis:
     """One that runs: `host:port`, and the URL with its password."""
 
     address: str
-    url: str
+    url: str = field(repr=False)
 
 
 def start(platform_id: str, data_dir: Path, fsync: str) -> EmbeddedRedis:

@@ -60,8 +60,7 @@ def up(options: Options, console: Console) -> PlatformState:
     running = PlatformState.load(options.data_dir)
     if running is not None and find_processes(running.platform_id):
         console.print("The platform is already running.")
-        _revive_redis(options, running)
-        return running
+        return _with_redis(options, running)
     if running is not None:
         embedded_redis.stop(running.platform_id)  # of a platform that was killed
 
@@ -134,8 +133,6 @@ def _start(
         node.deploy(config)
         node.wait_for(applications, show)
     _wait_until_ready(options.http_port)
-    processes = [*embedded_redis.find(platform_id), *find_processes(platform_id)]
-    roots = tuple(process.pid for process in processes)
     state = PlatformState(
         platform_id=platform_id,
         http=f"{HOST}:{options.http_port}",
@@ -144,7 +141,7 @@ def _start(
         ray_address=address,
         redis=redis_address,
         applications=applications,
-        session_pids_root=roots,
+        session_pids_root=_pids(platform_id),
     )
     state.save(options.data_dir)
     return state
@@ -160,11 +157,27 @@ def _redis(options: Options, platform_id: str) -> tuple[str, str | None]:
     return embedded.url, embedded.address
 
 
-def _revive_redis(options: Options, running: PlatformState) -> None:
+def _with_redis(options: Options, running: PlatformState) -> PlatformState:
     """Starts the embedded Redis of a running platform again, should it have been killed whole."""
-    if running.redis is None or embedded_redis.find(running.platform_id):
-        return
-    embedded_redis.start(running.platform_id, options.data_dir, options.redis_fsync)
+    platform_id = running.platform_id
+    if running.redis is None or embedded_redis.find(platform_id):
+        return running
+    embedded = embedded_redis.start(platform_id, options.data_dir, options.redis_fsync)
+    if embedded.address != running.redis:
+        embedded_redis.stop(platform_id)
+        raise StartError(
+            f"the embedded Redis was killed, and another process has taken {running.redis}, where "
+            "the services look for it: make down up"
+        )
+    revived = running.model_copy(update={"session_pids_root": _pids(platform_id)})
+    revived.save(options.data_dir)
+    return revived
+
+
+def _pids(platform_id: str) -> tuple[int, ...]:
+    """Of all processes that the platform has now."""
+    processes = [*embedded_redis.find(platform_id), *find_processes(platform_id)]
+    return tuple(process.pid for process in processes)
 
 
 def _wait_until_ready(http_port: int) -> None:

@@ -16,7 +16,10 @@ FILE_NAME = "platform.json"
 
 
 class PlatformState(BaseModel):
-    """A running platform. Addresses are `host:port`; `ray_pids` are the roots of its processes."""
+    """A running platform. Addresses are `host:port`.
+
+    `session_pids_root`: the processes that it began with, which all others descend from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -6,9 +6,11 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,11 +19,15 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
+from rich.console import Console
 
-from deploy import embedded_redis
+from deploy import embedded_redis, local
 from deploy.embedded_redis import EmbeddedRedis
 from deploy.node import StartError
+from deploy.processes import MARKER, find_processes
 from deploy.redis_server import answers
+from deploy.state import PlatformState
+from orrery.cli.processes import platform_processes
 
 LIMIT_S = 20.0
 
@@ -32,6 +38,28 @@ def platform_id() -> Iterator[str]:
     yield name
     embedded_redis.stop(name)
     assert embedded_redis.find(name) == []
+
+
+@contextmanager
+def running_platform(platform_id: str, data_dir: Path, redis_address: str) -> Iterator[int]:
+    """A state file, and one process for all of the platform's but Redis: its pid."""
+    environment = {**os.environ, MARKER: platform_id}
+    with subprocess.Popen(["sleep", "60"], env=environment) as service:
+        try:
+            until(lambda: service.pid in [each.pid for each in find_processes(platform_id)])
+            PlatformState(
+                platform_id=platform_id,
+                http="127.0.0.1:1",
+                grpc="127.0.0.1:2",
+                metrics="127.0.0.1:3",
+                ray_address="127.0.0.1:4",
+                redis=redis_address,
+                applications=(),
+                session_pids_root=(service.pid,),
+            ).save(data_dir)
+            yield service.pid
+        finally:
+            service.kill()
 
 
 def client(url: str) -> Redis:
@@ -163,6 +191,36 @@ def test_a_cut_tail_of_the_file_loses_what_was_being_written_alone(
     again = embedded_redis.start(platform_id, tmp_path, "always")
     with client(again.url) as redis:
         assert redis.mget("first", "second") == ["1", None]
+
+
+def test_up_revives_one_that_was_killed_whole_and_notes_its_processes(
+    tmp_path: Path, platform_id: str
+) -> None:
+    started = embedded_redis.start(platform_id, tmp_path, "always")
+    with running_platform(platform_id, tmp_path, started.address) as service_pid:
+        for process in embedded_redis.find(platform_id):
+            process.kill()
+        until(lambda: not embedded_redis.find(platform_id))
+        options = local.Options(tmp_path / "no.yaml", tmp_path, 0, 0, 0)
+        revived = local.up(options, Console(quiet=True))
+        assert answers(started.url)
+        pids = {process.pid for process in embedded_redis.find(platform_id)}
+        assert set(revived.session_pids_root) == {service_pid, *pids}
+        assert PlatformState.load(tmp_path) == revived
+        told = platform_processes(revived.session_pids_root)
+        assert "redis-server" in {process.name for process in told}
+
+
+def test_up_says_so_when_the_port_of_one_that_was_killed_is_taken(
+    tmp_path: Path, platform_id: str
+) -> None:
+    taken = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with taken, running_platform(platform_id, tmp_path, address):
+        options = local.Options(tmp_path / "no.yaml", tmp_path, 0, 0, 0)
+        with pytest.raises(StartError, match=f"another process has taken {address}"):
+            local.up(options, Console(quiet=True))
+        assert embedded_redis.find(platform_id) == []
 
 
 def test_an_external_one_that_does_not_answer_is_named_before_anything_starts() -> None:
