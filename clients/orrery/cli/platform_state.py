@@ -24,7 +24,7 @@ def read_platform_state(data_dir: Path) -> PlatformState | None:
     """The state in `data_dir`, or None where no platform was started.
 
     Raises:
-        ValueError: The file is not what the launcher writes.
+        ValueError: The file cannot be read, or is not what the launcher writes.
     """
     path = data_dir / _FILE_NAME
     try:
@@ -36,5 +36,7 @@ def read_platform_state(data_dir: Path) -> PlatformState | None:
         )
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not the state of a platform: {error!r}") from error

@@ -25,7 +25,7 @@ AnyLoad: TypeAlias = Load | EmbeddingLoad | RetrievalLoad | RagLoad
 
 READY = "ready"
 OTHER = "-"  # it has none of our gRPC services; its own service says how it is
-LOAD_HEADINGS = ("RUNNING", "WAITING", "KV USED", "HIT RATE")
+LOAD_HEADINGS = ("RUNNING", "WAITING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +89,28 @@ def load_cells(load: AnyLoad | None) -> tuple[str, ...]:
     """A load under `LOAD_HEADINGS`."""
     if load is None:
         return ("-",) * len(LOAD_HEADINGS)
-    running = str(load.num_running)
+    return (str(load.num_running), _waiting(load))
+
+
+def _waiting(load: AnyLoad) -> str:
     if isinstance(load, Load):
-        used = (load.num_blocks - load.num_free_blocks) / max(1, load.num_blocks)
-        hits = f"{load.prefix_cache_hit_rate:.0%}"
-        return (running, str(load.num_waiting), f"{used:.0%}", hits)
+        return str(load.num_waiting)
     if isinstance(load, EmbeddingLoad):
-        asked = load.cache_hits + load.cache_misses
-        hits = f"{load.cache_hits / asked:.0%}" if asked else "-"
-        return (running, str(load.num_waiting_inputs), "-", hits)
-    if isinstance(load, RetrievalLoad):
-        return (running, str(load.num_waiting_searches), "-", "-")
-    return (running, "-", "-", "-")
+        return str(load.num_waiting_inputs)
+    return str(load.num_waiting_searches) if isinstance(load, RetrievalLoad) else "-"
 
 
 def load_details(load: AnyLoad | None) -> str:
     """What more there is to say of a load, in one line; may be empty."""
+    if isinstance(load, Load):
+        used = (load.num_blocks - load.num_free_blocks) / max(1, load.num_blocks)
+        hits = load.prefix_cache_hit_rate
+        return f"{used:.0%} of the KV cache in use, {hits:.0%} of prompt tokens found in it"
     if isinstance(load, EmbeddingLoad):
-        return "" if load.cache_available else "no cache of embeddings"
+        asked = load.cache_hits + load.cache_misses
+        told = [f"{load.cache_hits / asked:.0%} of {asked} texts from the cache"] if asked else []
+        told += [] if load.cache_available else ["no cache of embeddings: its store is away"]
+        return "; ".join(told)
     if isinstance(load, RetrievalLoad):
         return _retrieval_details(load)
     if isinstance(load, RagLoad):

@@ -146,7 +146,7 @@ def _print(report: _Report) -> None:
     details = [(each.application, load_details(each.load)) for each in report.services]
     for application, detail in details:
         if detail:
-            console.print(Text(f"{application or '-'}: {detail}"))
+            console.print(Text(f"{application or '-'}: {detail}"), soft_wrap=True)
     if any(detail for _, detail in details):
         console.print()
     if report.processes:
@@ -163,8 +163,8 @@ def _service_table(services: list[_Service]) -> Table:
     table = new_table("APPLICATION", "MODEL", "STATE", *headings, numbers=headings)
     for service in services:
         table.add_row(
-            service.application or "-",
-            service.model or "-",
+            Text(service.application or "-"),
+            Text(service.model or "-"),
             service.state,
             str(service.replicas or "-"),
             *load_cells(service.load),

@@ -101,12 +101,24 @@ async def test_status_shows_load_and_who_does_not_answer(platform: Path) -> None
         "-",
         "3",
         "5",
-        "75%",
-        "25%",
     ]
+    assert "llama: 75% of the KV cache in use, 25% of prompt tokens" in outcome.stdout
     assert row(outcome.stdout, "gpt")[2] == "NOT_READY"
     assert row(outcome.stdout, "gateway")[1:3] == ["-", "-"]
     assert str(platform) in outcome.stdout  # where it looked for processes
+
+
+async def test_status_cuts_no_name_on_a_narrow_terminal(
+    platform: Path, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["embedding", "gateway", "gpt", "llama", "rag", "retrieval"]
+    server.on("ListApplications", reply(FieldMask(paths=names)))
+    server.on("GetModel", reply(pb.GetModelResponse(model="all-MiniLM-L6-v2")))
+    lines = (await orrery("status")).stdout.splitlines()
+    assert max(map(len, lines[: len(names) + 3])) <= 80
+    for name in names:
+        assert row("\n".join(lines), name)[:3] == [name, "all-MiniLM-L6-v2", "ready"]
 
 
 async def test_status_shows_the_processes_of_the_platform_and_their_sum(
@@ -155,6 +167,13 @@ async def test_status_refuses_a_broken_state_file_by_name(platform: Path, conten
     outcome = await orrery("status")
     assert outcome.exit_code == 2
     assert "platform.json" in outcome.stderr
+
+
+async def test_status_refuses_a_state_that_cannot_be_read_by_name(platform: Path) -> None:
+    (platform / "platform.json").mkdir()
+    outcome = await orrery("status")
+    assert outcome.exit_code == 2
+    assert "platform.json: Is a directory" in outcome.stderr
 
 
 def test_state_is_what_the_launcher_writes(tmp_path: Path) -> None:
