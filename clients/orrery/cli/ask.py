@@ -124,9 +124,8 @@ def _print_explanation(console: Console, answer: Answer) -> None:
     console.print()
     for query in passages.queries:
         console.print(Text(f"searched for: {printable(query)}"))
-    console.print(
-        f"{len(passages.hits)} passages found, {len(passages.used)} put before {answer.model}"
-    )
+    found, used = len(passages.hits), len(passages.used)
+    console.print(Text(f"{found} passages found, {used} put before {printable(answer.model)}"))
     for notice in passages.notices:
         console.print(Text(f"note: {printable(notice)}"))
     print_timeline(console, answer.timeline, answer.timing.total_ns)

@@ -33,6 +33,6 @@ def print_citations(console: Console, answer: Answer) -> None:
         )
         number = Text(f"[{len(shown)}] ", style="bold")
         score = Text(f"  {citation.score:.2f}", style="dim")
-        console.print(number + Text(printable(where)) + score)
+        console.print(number + Text(printable(where)) + score, soft_wrap=True)
         quote = " ".join(citation.quote.split())
         console.print(Text(f'    "{printable(quote)}"', style="italic"))

@@ -110,7 +110,14 @@ def delete(
     with connect(target, timeout_s) as client:
         found = client.collections.get(name)
         question = f"Delete {name} with its {found.num_documents} documents?"
-        if not yes and not typer.confirm(question, err=True):
-            fail("nothing was deleted", EXIT_USAGE)
+        if not yes and not _confirmed(question):
+            fail("nothing was deleted; --yes does not ask", EXIT_USAGE)
         client.collections.delete(name)
     typer.echo(f"deleted {name}")
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # nobody is there to answer
+        return False

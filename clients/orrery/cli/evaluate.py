@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from orrery.cli.options import CollectionOption, KOption
 from orrery.cli.session import (
@@ -20,12 +21,19 @@ from orrery.cli.session import (
     TargetOption,
     TimeoutOption,
     connect,
+    printable,
     write_json,
 )
 from orrery.cli.tables import new_table
 from orrery.evaluation.datasets import load_questions, load_retrieval
 from orrery.evaluation.plots import check_plot, plot_bars
-from orrery.evaluation.rag import RagScores, ask_all, ask_without_documents, score_answers
+from orrery.evaluation.rag import (
+    Outcome,
+    RagScores,
+    ask_all,
+    ask_without_documents,
+    score_answers,
+)
 from orrery.evaluation.retrieval import (
     RetrievalScores,
     evaluate_retrieval,
@@ -39,6 +47,7 @@ __all__ = ["evaluate"]
 
 evaluate = typer.Typer(help="Measure retrieval, and answers from documents.", no_args_is_help=True)
 
+_MAX_ERRORS = 3
 _RETRIEVAL_MEASURES = {
     "recall_at_1": "recall@1",
     "recall_at_5": "recall@5",
@@ -107,15 +116,15 @@ def evaluate_retrieval_command(
                     )
                     for each in modes
                 ]
+        if as_json:
+            write_json(scores)
+        else:
+            _print_retrieval(scores)
         if plot is not None:
             series = {each.mode: _values(each) for each in scores}
             plot_bars(
                 plot, f"Retrieval: {dataset.name}", list(_RETRIEVAL_MEASURES.values()), series
             )
-    if as_json:
-        write_json(scores)
-    else:
-        _print_retrieval(scores)
 
 
 @evaluate.command("rag")
@@ -159,6 +168,10 @@ def evaluate_rag_command(
                     progress=advance,
                 )
         scores = score_answers(outcomes)
+        if as_json:
+            write_json({"scores": scores, "outcomes": outcomes})
+        else:
+            _print_rag(scores, outcomes, with_documents=not without_documents)
         if plot is not None:
             measured = {
                 label: value
@@ -167,13 +180,13 @@ def evaluate_rag_command(
             }
             title = "The bare model" if without_documents else f"Answers: {dataset.name}"
             plot_bars(plot, title, list(measured), {"": list(measured.values())})
-    if as_json:
-        write_json({"scores": scores, "outcomes": outcomes})
-        return
+
+
+def _print_rag(scores: RagScores, outcomes: list[Outcome], *, with_documents: bool) -> None:
     console = Console()
-    console.print(_rag_table(scores, with_documents=not without_documents))
-    for outcome in [each for each in outcomes if each.error is not None][:3]:
-        console.print(f"{outcome.question.question}: {outcome.error}", markup=False)
+    console.print(_rag_table(scores, with_documents=with_documents))
+    for outcome in [each for each in outcomes if each.error is not None][:_MAX_ERRORS]:
+        console.print(Text(printable(f"{outcome.question.question}: {outcome.error}")))
 
 
 def _print_retrieval(scores: list[RetrievalScores]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,9 +15,11 @@ from rich.text import Text
 from orrery.cli.options import CollectionOption
 from orrery.cli.session import (
     EXIT_FAILED,
+    EXIT_USAGE,
     JsonOption,
     TargetOption,
     connect,
+    fail,
     printable,
     write_json,
 )
@@ -52,6 +55,8 @@ def ingest(
     or when it was interrupted. The exit code is 0 if the readable files went in, 4 if there was
     none.
     """
+    if not 0 < max_mib < math.inf:
+        fail(f"--max-file-size: expected a size in MiB, got {max_mib}", EXIT_USAGE)
     with connect(target, 30.0) as client:
         report = client.ingest(
             path,
@@ -91,7 +96,8 @@ def _print(report: IngestReport) -> None:
     )
     told = ", ".join(f"{count} {what}" for count, what in counts if count) or "no files"
     console.print(
-        Text(f"{report.collection}: {told}; {report.num_chunks} chunks, {report.duration_s:.1f} s")
+        Text(f"{report.collection}: {told}; {report.num_chunks} chunks, {report.duration_s:.1f} s"),
+        soft_wrap=True,
     )
 
 

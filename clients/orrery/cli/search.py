@@ -71,7 +71,7 @@ def _print(console: Console, i: int, hit: Hit, full: bool) -> None:
     chunk = hit.chunk
     where = place_of(chunk.document_id, chunk.line_start, chunk.line_end, chunk.page)
     head = Text(f"{i}. ", style="bold") + Text(printable(where), style="bold")
-    console.print(head + Text(f"  {_scores(hit)}", style="dim"))
+    console.print(head + Text(f"  {_scores(hit)}", style="dim"), soft_wrap=True)
     headings = " > ".join(chunk.title_path) or chunk.document_title
     if headings:
         console.print(Text(printable(headings), style="italic"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,13 +89,13 @@ def connect(target: str | None, timeout_s: float, *, max_retries: int = 2) -> It
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """Prints one line to stderr and leaves."""
-    typer.echo(f"orrery: {' '.join(message.split())}", err=True)
+    typer.echo(f"orrery: {' '.join(_harmless(message).split())}", err=True)
     raise typer.Exit(exit_code)
 
 
 def describe(error: OrreryError) -> str:
-    """An error in one line, for people."""
-    parts = [error.message]
+    """An error in one line, for people; it may quote what a document or a server says."""
+    parts = [_harmless(error.message)]
     if error.stage is not None and error.stage not in error.message:
         parts.append(f"(in the stage {error.stage!r})")
     if error.retry_after_s is not None:
@@ -121,14 +122,18 @@ def printable(text: str) -> str:
 
     What goes to a file or a pipe stays as it is.
     """
-    if not sys.stdout.isatty():
-        return text
+    return _harmless(text) if sys.stdout.isatty() else text
+
+
+def _harmless(text: str) -> str:
     return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
 
 
 def write_json(value: Any) -> None:
     """A result as JSON on stdout; bytes become lists of numbers."""
-    typer.echo(json.dumps(value, default=_plain, ensure_ascii=False, indent=2))
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+    # JSON lets these control characters stand as they are.
+    typer.echo(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,8 @@ def plot_bars(
     """Groups of bars, one group for each label, one colour for each series; values in [0, 1].
 
     Raises:
-        InvalidRequestError: matplotlib is not installed, or the file's ending is not known.
+        InvalidRequestError: matplotlib is not installed, the file's ending is not known, or it
+            cannot be written.
     """
     check_plot(path)
     from matplotlib.figure import Figure  # without pyplot: no display, no state
@@ -38,7 +39,12 @@ def plot_bars(
     axes.set_title(title)
     if len(series) > 1:
         axes.legend(loc="lower center", ncols=len(series))
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise InvalidRequestError(
+            f"--plot: {path}: {error.strerror or error}", field="plot"
+        ) from error
 
 
 def check_plot(path: Path) -> None:

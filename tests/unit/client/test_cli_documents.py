@@ -58,6 +58,35 @@ async def test_ingest_of_which_nothing_went_in_fails(folder: Path) -> None:
     (folder / "ship.md").unlink()
     assert (await orrery("ingest", str(folder))).exit_code == 4
     assert (await orrery("ingest", str(folder / "absent"))).exit_code == 2
+    assert (await orrery("ingest", str(folder / ("a" * 300)))).exit_code == 2
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "0", "-1"])
+async def test_ingest_refuses_a_size_that_is_none(folder: Path, size: str) -> None:
+    outcome = await orrery("ingest", str(folder), "--max-file-size", size)
+    assert outcome.exit_code == 2
+    assert "--max-file-size" in outcome.stderr
+
+
+async def test_errors_and_json_cannot_command_the_terminal(platform: FakePlatform) -> None:
+    platform.retrieval.make("docs", ships="ships \x9b2J\x1b]0;x\x07")
+    found = await orrery("search", "ships", "-c", "docs", "--json")
+    assert json.loads(found.stdout)["hits"][0]["chunk"]["text"] == "ships \x9b2J\x1b]0;x\x07"
+    assert "\x9b" not in found.stdout
+    assert "\x1b" not in found.stdout
+    refused = await orrery("search", "ships", "-c", "a\x1b[31mb\x9b2J")
+    assert refused.exit_code == 2
+    assert "\x9b" not in refused.stderr
+    assert "\x1b" not in refused.stderr
+
+
+async def test_search_writes_a_long_place_in_one_line(
+    platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "/".join(["folder"] * 20) + "/ship.md"
+    platform.retrieval.make("docs", **{name: "a ship"})
+    assert f"{name}:1" in (await orrery("search", "ship", "-c", "docs")).stdout
 
 
 async def test_ingest_prunes_and_limits_sizes(platform: FakePlatform, folder: Path) -> None:
@@ -165,6 +194,9 @@ async def test_collections_are_listed_created_and_deleted(platform: FakePlatform
     assert [each["name"] for each in listed] == ["docs", "ships"]
     refused = await orrery("collections", "delete", "ships", stdin="n\n")
     assert (refused.exit_code, "ships" in platform.retrieval.made) == (2, True)
+    unasked = await orrery("collections", "delete", "ships")
+    assert (unasked.exit_code, "ships" in platform.retrieval.made) == (2, True)
+    assert "--yes" in unasked.stderr
     assert (await orrery("collections", "delete", "ships", "--yes")).exit_code == 0
     assert "ships" not in platform.retrieval.made
     assert (await orrery("collections", "delete", "ships", "--yes")).exit_code == 2
@@ -183,7 +215,7 @@ async def test_status_shows_each_service_with_its_own_load(platform: FakePlatfor
     outcome = await orrery("status", "--timeout", "5")
     assert outcome.exit_code == 0
     rows = {line.split()[0]: line.split() for line in outcome.stdout.splitlines() if line}
-    assert rows["embedding"] == ["embedding", "mini", "ready", "-", "2", "4", "-", "25%"]
+    assert rows["embedding"] == ["embedding", "mini", "ready", "-", "2", "4"]
     assert rows["retrieval"][2:5] == ["ready", "-", "0"]
     assert rows["rag"][2:5] == ["ready", "-", "3"]
     assert "retrieval: 1 collections, 7 documents, 9 chunks" in outcome.stdout

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from orrery.cli import session
+from orrery.errors import InvalidRequestError
 from orrery.v1 import generation_pb2 as pb
 from services.runtime import errors as served
 from tests.unit.client.command import Terminal, orrery
@@ -193,6 +194,10 @@ def test_control_characters_do_not_reach_a_terminal(monkeypatch: pytest.MonkeyPa
     assert session.printable(text) == text
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert session.printable(text) == "a[31mb\n\tc2Jé"
+
+
+def test_control_characters_of_an_error_do_not_reach_a_terminal() -> None:
+    assert session.describe(InvalidRequestError("a\x1b[31mb\x9b2J")) == "a[31mb2J"
 
 
 def test_json_refuses_what_it_does_not_know() -> None:

@@ -304,6 +304,9 @@ def test_plot_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         check_plot(tmp_path / "x.docx")
     with pytest.raises(client_package.InvalidRequestError, match="no folder"):
         check_plot(tmp_path / "absent" / "x.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(client_package.InvalidRequestError, match="Is a directory"):
+        plot_bars(tmp_path / "folder.png", "t", ["a"], {"s": [0.5]})
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(client_package.InvalidRequestError, match="pip install matplotlib"):
         plot_bars(tmp_path / "x.png", "t", ["a"], {"s": [0.5]})
