@@ -157,13 +157,18 @@ class Ingestion:
                 task = asyncio.create_task(self._answer(stream, item))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-                task.add_done_callback(lambda _: self._slots.release())
+                task.add_done_callback(self._give_back)
                 await queue.put(task)
         except Exception as error:  # noqa: BLE001 - raised where the answers are awaited
             await _discard(items)
             await queue.put(error)
         else:
             await queue.put(None)
+
+    def _give_back(self, task: asyncio.Task[Upserted]) -> None:
+        self._slots.release()
+        if not task.cancelled():
+            task.exception()  # seen: the stream may have ended by the error of an earlier one
 
     async def _open(self, collection: str, caller: Caller) -> _Stream:
         if not collection:
@@ -193,11 +198,12 @@ class Ingestion:
 
     async def _unless_unchanged(self, stream: _Stream, raw: RawDocument) -> Upserted:
         check_document(raw, self._limits)
-        if raw.num_bytes > _HASH_IN_THREAD_BYTES:
-            hashed = await asyncio.to_thread(content_hash, raw)
-        else:
-            hashed = content_hash(raw)
+        # Before anything is awaited: of two documents with one id, the one sent last stays.
         async with self._locks.hold((stream.collection_id, raw.id)):
+            if raw.num_bytes > _HASH_IN_THREAD_BYTES:
+                hashed = await asyncio.to_thread(content_hash, raw)
+            else:
+                hashed = content_hash(raw)
             view = await self._current(stream, raw.id)
             before = view.generation.content_hash(raw.id)
             if before == hashed:
@@ -253,9 +259,12 @@ class Ingestion:
 
 
 async def _discard(items: AsyncIterator[UpsertItem]) -> None:
-    """Takes what the client is just sending: a status that comes meanwhile its gRPC may not see."""
+    """Takes what the client is just sending: a status that comes meanwhile its gRPC may not see.
+
+    Raises nothing: whatever else is wrong with the rest, the stream ends by its first error.
+    """
     end_s = time.monotonic() + _DISCARD_S
-    with suppress(TimeoutError, StopAsyncIteration):
+    with suppress(Exception):
         while time.monotonic() < end_s:
             async with asyncio.timeout(_DISCARD_IDLE_S):
                 await anext(items)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 
 from orrery.v1 import retrieval_pb2 as pb
-from services.retrieval import messages
+from services.retrieval import ingestion, messages
 from services.retrieval.config import RetrievalConfig, WorkConfig
+from services.retrieval.documents import RawDocument, content_hash
 from services.retrieval.ingestion import UpsertItem
 from services.runtime.errors import DependencyDown, Overloaded
 from tests.contract.retrieval_served import text
@@ -165,6 +167,30 @@ async def test_deadline_of_a_stream_names_no_document(alone: Site) -> None:
         await call.read()
     assert refusal(caught.value).reason == "DEADLINE_EXCEEDED"
     await until(lambda: alone.embedding.num_running == 0)
+
+
+async def test_last_of_a_document_stays_though_the_first_takes_longer_to_hash(
+    alone: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(raw: RawDocument) -> str:
+        time.sleep(0.2 if raw.num_bytes > 1000 else 0)
+        return content_hash(raw)
+
+    monkeypatch.setattr(ingestion, "content_hash", slowly)
+    name = await alone.client.collection()
+    long = pb.Document(id="a")
+    for number in range(3):
+        long.chunks.chunks.add(text=f"{number} {'w' * 100_000}")
+    answers = await alone.client.upsert(name, [long, text("a", "short")])
+    assert [one.status for one in answers] == [pb.UPSERT_STATUS_ADDED, pb.UPSERT_STATUS_REPLACED]
+    request = pb.GetRequest(
+        collection=name,
+        document_ids=["a"],
+        include_chunks=True,
+        consistency_token=answers[-1].consistency_token,
+    )
+    [stored] = (await alone.client.stub.Get(request)).documents
+    assert [chunk.text for chunk in stored.chunks] == ["short"]
 
 
 async def test_collection_deleted_under_a_stream_ends_it(alone: Site) -> None:
