@@ -21,7 +21,9 @@ from __future__ import annotations
 from orrery.answers import AnswerStream, AsyncAnswerStream
 from orrery.async_client import AsyncClient
 from orrery.client import Client
-from orrery.documents import Document, DocumentChunk, DocumentSource
+from orrery.client_collections import AsyncCollections, Collections
+from orrery.client_documents import AsyncDocuments, Documents
+from orrery.documents import Document, DocumentChunk, DocumentSource, MetadataInput
 from orrery.errors import (
     AlreadyExistsError,
     AuthenticationError,
@@ -45,12 +47,14 @@ from orrery.errors import (
     UnavailableError,
 )
 from orrery.filter_syntax import parse_filter
-from orrery.filters import Field, Filter, where
+from orrery.filters import Field, Filter, FilterValue, where
+from orrery.ingest.progress import ProgressInput
 from orrery.ingest.steps import IngestOptions
 from orrery.requests.collections import CollectionOptions
+from orrery.requests.embedding import EmbeddingInput, EmbeddingPurpose, RerankMethod
 from orrery.requests.generation import Chat, PromptInput, SamplingOptions
-from orrery.requests.rag import AskOptions
-from orrery.requests.search import SearchOptions
+from orrery.requests.rag import AnswerMode, AskOptions
+from orrery.requests.search import SearchMode, SearchOptions
 from orrery.results import (
     Abstention,
     Answer,
@@ -117,11 +121,14 @@ __all__ = [
     "AnswerBatch",
     "AnswerDelta",
     "AnswerEvent",
+    "AnswerMode",
     "AnswerStream",
     "Application",
     "AskOptions",
     "AsyncAnswerStream",
     "AsyncClient",
+    "AsyncCollections",
+    "AsyncDocuments",
     "AsyncTextStream",
     "AsyncUpsertStream",
     "AuthenticationError",
@@ -137,6 +144,7 @@ __all__ = [
     "CollectionConfig",
     "CollectionNotFoundError",
     "CollectionOptions",
+    "Collections",
     "ConnectionLostError",
     "ContextTooLongError",
     "Conversation",
@@ -148,13 +156,17 @@ __all__ = [
     "Document",
     "DocumentChunk",
     "DocumentSource",
+    "Documents",
     "EmbedResult",
     "Embedding",
+    "EmbeddingInput",
     "EmbeddingLoad",
     "EmbeddingModelInfo",
+    "EmbeddingPurpose",
     "Field",
     "FileProblem",
     "Filter",
+    "FilterValue",
     "FinishReason",
     "GenerationResult",
     "Hit",
@@ -166,6 +178,7 @@ __all__ = [
     "Load",
     "Metadata",
     "MetadataField",
+    "MetadataInput",
     "MetadataValue",
     "ModelInfo",
     "ModelNotFoundError",
@@ -176,10 +189,12 @@ __all__ = [
     "Passages",
     "PermissionDeniedError",
     "PositionLogprobs",
+    "ProgressInput",
     "PromptInput",
     "RagLoad",
     "RateLimitedError",
     "RequestLimits",
+    "RerankMethod",
     "RerankResult",
     "RerankedPassage",
     "ResourceNotFoundError",
@@ -187,6 +202,7 @@ __all__ = [
     "SamplingOptions",
     "ScoreResult",
     "SearchBatchResult",
+    "SearchMode",
     "SearchOptions",
     "SearchResult",
     "ServiceNames",

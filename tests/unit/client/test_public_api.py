@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,20 @@ def test_all_is_sorted_as_the_linter_wants_and_every_name_exists() -> None:
 def test_every_error_and_every_result_is_exported() -> None:
     expected = set(errors.__all__) - {"ERRORS_BY_REASON"} | set(results.__all__)
     assert expected <= set(orrery.__all__)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [orrery.Client, orrery.AsyncClient, Collections, AsyncCollections, Documents, AsyncDocuments],
+)
+def test_every_type_in_a_signature_can_be_imported_from_the_package(kind: type) -> None:
+    elsewhere = {"Literal", "None", "PathLike", "Unpack", "True", "False"}
+    elsewhere |= set(collections.abc.__all__)
+    for name, method in inspect.getmembers(kind, inspect.isfunction):
+        if not name.startswith("_"):
+            types = " ".join(map(str, method.__annotations__.values()))
+            named = set(re.findall(r"\b[A-Z]\w+", types))
+            assert named - elsewhere <= set(orrery.__all__), name
 
 
 def test_package_is_marked_as_typed() -> None:
