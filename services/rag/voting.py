@@ -25,14 +25,17 @@ class Vote:
 
 
 def normalised(answer: str) -> str:
-    """The answer as it is compared."""
+    """The answer as it is compared. One of nothing but articles and punctuation stays as it is."""
     plain = _PUNCTUATION.sub(" ", answer.casefold())
-    return " ".join(_ARTICLES.sub(" ", plain).split())
+    return " ".join(_ARTICLES.sub(" ", plain).split()) or " ".join(answer.casefold().split())
 
 
 def vote(answers: Sequence[str]) -> Vote:
-    """The most frequent answer; of those as frequent, the one that was drawn first."""
+    """The most frequent answer; of those as frequent, the one that was drawn first.
+
+    A sample without an answer, whose reasoning found no end, has no vote; its share is nobody's.
+    """
     keys = [normalised(answer) for answer in answers]
-    counts = Counter(keys)
+    counts = Counter(filter(None, keys)) or Counter(keys)
     winner = max(range(len(keys)), key=lambda index: (counts[keys[index]], -index))
     return Vote(winner, counts[keys[winner]] / len(keys))

@@ -26,3 +26,14 @@ def test_one_sample_agrees_with_itself() -> None:
 )
 def test_answers_are_compared_as_squad_does(answer: str, expected: str) -> None:
     assert normalised(answer) == expected
+
+
+def test_sample_without_an_answer_has_no_vote() -> None:
+    result = vote(["", "", "Tamir Osker", ""])
+    assert (result.winner, result.agreement) == (2, 0.25)
+    assert vote(["", " "]).winner == 0
+
+
+def test_answers_of_nothing_but_an_article_or_a_sign_differ() -> None:
+    assert vote(["A", "The", "the"]).winner == 1
+    assert vote(["?", "!", "!"]).winner == 1
