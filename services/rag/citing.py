@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ MIN_GAIN_OF_TWO = 0.15
 # A number that the passage does not have is most likely wrong, however much else is covered.
 MISSING_NUMBER_PENALTY = 0.5
 SHORT_ANSWER_WORDS = 2
+
+# As the retrieval service counts lines.
+_LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +65,16 @@ class _Weights:
 
     def __init__(self, candidates: Sequence[_Candidate]) -> None:
         single = [candidate for candidate in candidates if candidate.num_sentences == 1]
-        self._num = len(single)
-        self._counts = Counter(key for candidate in single for key in candidate.given)
+        counts = Counter(key for candidate in single for key in candidate.given)
+        self._unknown = self._weight(0, len(single))
+        self._known = {key: self._weight(count, len(single)) for key, count in counts.items()}
+
+    @staticmethod
+    def _weight(count: int, num_sentences: int) -> float:
+        return math.log(1 + (num_sentences + 1) / (count + 0.5))
 
     def of(self, key: str) -> float:
-        return math.log(1 + (self._num + 1) / (self._counts[key] + 0.5))
+        return self._known.get(key, self._unknown)
 
     def coverage(self, wanted: Set[str], given: Set[str]) -> float:
         """The weight of what is given among what is wanted; 0 where nothing is wanted."""
@@ -130,6 +139,8 @@ class _Finder:
         best: _Scored | None = None
         for candidate in self._candidates:
             if candidate.passage not in among or not keys:
+                continue
+            if enough and candidate.given.isdisjoint(keys):
                 continue
             support = self._support(keys, candidate)
             if support < enough:
@@ -213,6 +224,6 @@ def _line(passage: Passage, offset: int) -> int:
     """The line of the file on which a character of the passage stands; 0 = it has no lines."""
     if not passage.line_start:
         return 0
-    line = passage.line_start + passage.text.count("\n", 0, offset)
+    line = passage.line_start + len(_LINE_END.findall(passage.text, 0, offset))
     # Where the text was taken out of markup its line breaks are not the file's.
     return min(line, passage.line_end) if passage.line_end else line

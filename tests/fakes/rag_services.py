@@ -23,6 +23,7 @@ from services.rag.services import (
     Tokenized,
 )
 from services.rag.types import GenerationTiming, GenerationUsage, Message, Passage
+from services.retrieval.ingest.lines import LineIndex
 from services.runtime.errors import OrreryError
 from services.runtime.peer import Caller
 
@@ -44,7 +45,7 @@ def passage(
         start=start,
         end=start + len(text),
         line_start=1,
-        line_end=1 + text.count("\n"),
+        line_end=LineIndex(text).number(len(text)),
     )
     return Passage(
         chunk_id=chunk_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from hypothesis import given
@@ -119,8 +120,27 @@ def test_passage_without_the_names_is_not_cited() -> None:
     assert marked[0].passage == 1
 
 
+def test_lines_and_offsets_are_right_whatever_ends_a_line() -> None:
+    for end in ("\n", "\r\n", "\r"):
+        lines = ["# 𝄞 Veloria", "", "Launched in 1874.", "The captain is 𝄞 Tamir Osker.", ""]
+        text = end.join(lines)
+        (citation,) = cite("Tamir Osker", QUESTION, [passage(text, title="𝄞 Veloria")], [0])
+        assert citation.quote == "The captain is 𝄞 Tamir Osker.", repr(end)
+        assert text[citation.source_start : citation.source_end] == citation.quote
+        assert citation.line_start == citation.line_end == 4, repr(end)
+
+
+def test_answer_in_a_script_without_spaces_is_cited() -> None:
+    text = "ケルムは港町です。人口は3416人です。市長は佐藤です。"
+    (citation,) = cite("人口は3416人", "ケルムの人口は?", [passage(text)], [0])
+    assert citation.quote == "人口は3416人です。"
+    assert cite("京都大学の学生数", "?", [passage(text)], [0]) == []
+
+
 TEXTS = st.lists(
-    st.sampled_from(["Osker", "Veloria", "is", "the", "1874", ".", "\n", "\n\n", "ships", "# "]),
+    st.sampled_from(
+        ["Osker", "Veloria", "is", "the", "1874", ".", "\n", "\r\n", "\n\n", "\r", "𝄞", "# "]
+    ),
     max_size=25,
 ).map(" ".join)
 
@@ -139,5 +159,5 @@ def test_quotes_are_exactly_the_characters_they_point_at(
         assert 0 <= citation.score <= 1
         assert answer[citation.answer_start : citation.answer_end].strip()
         assert 1 <= citation.line_start <= citation.line_end
-        before = text[: citation.source_start - start].count("\n")
-        assert citation.line_start == 1 + before
+        before = re.split(r"\r\n|\r|\n", text[: citation.source_start - start])
+        assert citation.line_start == len(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,10 @@ def split(text: str) -> list[str]:
         ("He said “no.” She left.", ["He said “no.”", "She left."]),
         ("It was founded in 1874. 12 people came.", ["It was founded in 1874.", "12 people came."]),
         ("e.g. this one", ["e.g. this one"]),
+        ("# Title\r\n\r\nThe text\r\ngoes on.", ["# Title", "The text\r\ngoes on."]),
+        ("# Title\r \rThe text.", ["# Title", "The text."]),
+        ("| a |\r\n| b |\r\nc", ["| a |", "| b |", "c"]),
+        ("東京は日本の首都です。大阪は違います！", ["東京は日本の首都です。", "大阪は違います！"]),
         ("", []),
         (" \n ", []),
     ],
@@ -47,7 +53,8 @@ def test_sentences_are_ordered_disjoint_and_hold_every_visible_character(text: s
 def test_words_point_at_their_characters(text: str) -> None:
     for word in words(text):
         assert word.key
-        assert text[word.start : word.end].casefold().startswith(word.key)
+        written = unicodedata.normalize("NFKC", text[word.start : word.end])
+        assert written.casefold().startswith(word.key)
 
 
 def test_words_are_compared_without_case_possessive_and_plural() -> None:
@@ -58,6 +65,24 @@ def test_words_are_compared_without_case_possessive_and_plural() -> None:
         "six",
         "fold",
         "glass",
+    ]
+
+
+def test_accents_and_ligatures_are_compared_however_they_are_written() -> None:
+    composed, decomposed = "Crème brûlée ﬁnale", unicodedata.normalize("NFD", "Crème brûlée finale")
+    assert composed != decomposed
+    assert [word.key for word in words(composed)] == [word.key for word in words(decomposed)]
+    assert words(decomposed)[1].end == len(unicodedata.normalize("NFD", "Crème brûlée"))
+
+
+def test_characters_of_scripts_without_spaces_are_words() -> None:
+    assert [word.key for word in words("人口は3416人 Kelm")] == [
+        "人",
+        "口",
+        "は",
+        "3416",
+        "人",
+        "kelm",
     ]
 
 
