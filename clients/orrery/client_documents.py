@@ -40,7 +40,7 @@ class Documents:
 
         A document that cannot be read has its error in its result and does not disturb the others.
         When the service goes away, what it has not answered is sent again, until the time is up or
-        nothing was answered for a minute.
+        it has been away for a minute.
 
         Args:
             collection: Which must be there.
