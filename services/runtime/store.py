@@ -6,6 +6,7 @@ have a home of their own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis's own, not the built-in
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TimeoutError,  # noqa: A004
 )
 from redis.maint_notifications import MaintNotificationsConfig
@@ -40,6 +42,10 @@ _DOWN = (
     TimeoutError,
     OSError,
 )
+# The same where redis-py has no class for it, in the error of a pipeline or a script, too.
+_DOWN_REPLY = re.compile(r"\b(?:MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|OOM|READONLY|LOADING) ")
+# Before it stands the command, with what a user wrote.
+_PIPELINE_ERROR = "of pipeline caused error: "
 
 
 def connect(
@@ -74,5 +80,13 @@ def store_errors(what: str) -> Iterator[None]:
     except _DOWN as error:
         raise DependencyDown(
             f"{what}: the store does not answer ({type(error).__name__})",
+            retry_after_s=_RETRY_AFTER_S,
+        ) from error
+    except ResponseError as error:
+        reply = _DOWN_REPLY.search(str(error).rpartition(_PIPELINE_ERROR)[2])
+        if reply is None:
+            raise
+        raise DependencyDown(
+            f"{what}: the store cannot do it now ({reply[0].strip()})",
             retry_after_s=_RETRY_AFTER_S,
         ) from error

@@ -35,6 +35,37 @@ async def test_call_to_one_that_does_not_answer_ends_in_time() -> None:
         await redis.aclose()
 
 
+async def test_store_that_cannot_write_now_is_down(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        redis = connect(server.url)
+        await redis.config_set("min-replicas-to-write", "1")
+
+        async def in_a_pipeline() -> None:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.rpush("turns", "a question")
+                pipe.expire("turns", 5)
+                await pipe.execute()
+
+        writes = (
+            lambda: redis.set("key", "value"),
+            in_a_pipeline,
+            lambda: redis.eval("return redis.call('SET', KEYS[1], 'x')", 1, "key"),
+        )
+        for write in writes:
+            with pytest.raises(DependencyDown, match=r"NOREPLICAS") as caught, store_errors("it"):
+                await write()
+            assert "question" not in caught.value.message
+        await redis.aclose()
+
+
+def test_words_of_a_user_are_not_taken_for_an_outage() -> None:
+    reply = (
+        "Command # 1 (RPUSH turns OOM READONLY ) of pipeline caused error: WRONGTYPE it is a set"
+    )
+    with pytest.raises(ResponseError), store_errors("it"):
+        raise ResponseError(reply)
+
+
 def test_error_of_our_own_making_is_not_taken_for_an_outage() -> None:
     with pytest.raises(ResponseError), store_errors("the log"):
         raise ResponseError("wrong number of arguments")
