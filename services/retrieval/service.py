@@ -197,8 +197,6 @@ class RetrievalService:
             )
         check_asked(asked, limits)
         view = await self.collections.find(collection)
-        if asked.filter is not None:
-            view.generation.check_filter(asked.filter)
         where = Searched(view.config, view.generation, timeline, caller)
         return await self._searcher.search_batch(where, queries, asked), where.generation
 
@@ -223,7 +221,7 @@ class RetrievalService:
         generation = (await self.collections.find(collection)).generation
         if filter_ is not None:
             check_filter_form(filter_)
-            generation.check_filter(filter_)
+            generation.check_filter(filter_, of_documents=True)
         ids = await asyncio.to_thread(
             generation.document_ids, after=after, limit=limit + 1, filter=filter_
         )
@@ -254,7 +252,7 @@ class RetrievalService:
             ids = [some for some in wanted if generation.content_hash(some) is not None]
         else:
             check_filter_form(filter_)
-            view.generation.check_filter(filter_)
+            view.generation.check_filter(filter_, of_documents=True)
             ids = await asyncio.to_thread(view.generation.matching_documents, filter_)
         position = self._replica.applied
         for start in range(0, len(ids), _REMOVED_AT_ONCE):

@@ -325,6 +325,24 @@ async def test_documents_are_deleted_by_id_or_by_filter(retrieval: ServedRetriev
         assert refusal(caught.value).field == "document_ids"
 
 
+async def test_documents_are_not_chosen_by_what_only_their_chunks_have(
+    retrieval: ServedRetrieval,
+) -> None:
+    name = await retrieval.collection()
+    token = await retrieval.put(name, [file("prices.csv", b"item,price\ntea,5\ncoffee,6\n")])
+    assert await retrieval.search(name, token, text="tea", filter=where("price", "NE", 6))
+    for call, request in (
+        (retrieval.stub.Delete, pb.DeleteRequest),
+        (retrieval.stub.ListDocuments, pb.ListDocumentsRequest),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(
+                request(collection=name, filter=where("price", "NE", 6)),
+                metadata=retrieval.metadata,
+            )
+        assert refusal(caught.value).field == "filter"
+
+
 async def test_stream_that_is_cancelled_leaves_no_work(retrieval: ServedRetrieval) -> None:
     name = await retrieval.collection()
     long = "the words of a long document " * 4000

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -111,12 +112,12 @@ class Generation:
     @cached_property
     def fields(self) -> Mapping[str, frozenset[str]]:
         """The metadata fields of some document or chunk, each with the types of its values."""
-        types: dict[str, set[str]] = {}
-        for view in self.views:
-            for name, kind in view.fields:
-                types.setdefault(name, set()).add(kind)
-        types.pop(FILE_NAME, None)  # every document has one
-        return {name: frozenset(kinds) for name, kinds in sorted(types.items())}
+        return _by_name(view.fields for view in self.views)
+
+    @cached_property
+    def document_fields(self) -> Mapping[str, frozenset[str]]:
+        """The same of documents alone, without what only their chunks have."""
+        return _by_name(view.document_fields for view in self.views)
 
     # --- documents ----------------------------------------------------------------------------
 
@@ -159,12 +160,17 @@ class Generation:
         """Ids, ascending, of the documents whose own metadata matches."""
         return self.document_ids(limit=self.num_documents, filter=filter)
 
-    def check_filter(self, filter: Filter) -> None:  # noqa: A002
-        """Raises InvalidRequest naming the field that no document has, or not of that type."""
+    def check_filter(self, filter: Filter, *, of_documents: bool = False) -> None:  # noqa: A002
+        """Raises InvalidRequest naming the field that nothing has, or not of that type.
+
+        `of_documents`: the filter chooses documents, not chunks. A field that only chunks have is
+        refused then: every document would match its negation.
+        """
         fields: dict[str, frozenset[str]] = {}
         if self.num_documents:
             reserved = frozenset({"string"})
-            fields = {**self.fields, DOCUMENT_ID: reserved, FILE_NAME: reserved}
+            own = self.document_fields if of_documents else self.fields
+            fields = {**own, DOCUMENT_ID: reserved, FILE_NAME: reserved}
         check_comparisons(filter, fields)
 
     # --- searching ----------------------------------------------------------------------------
@@ -311,6 +317,14 @@ class Generation:
             vector=np.array(segment.dense.vectors[local]),
             **scores,  # type: ignore[arg-type]
         )
+
+
+def _by_name(fields: Iterable[Iterable[tuple[str, str]]]) -> Mapping[str, frozenset[str]]:
+    types: dict[str, set[str]] = {}
+    for name, kind in chain.from_iterable(fields):
+        types.setdefault(name, set()).add(kind)
+    types.pop(FILE_NAME, None)  # every document has one
+    return {name: frozenset(kinds) for name, kinds in sorted(types.items())}
 
 
 def _scores_at(ranking: Ranking, ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -120,19 +120,14 @@ class SegmentView:
         return int((lengths if rows is None else lengths[rows]).sum(dtype=np.int64))
 
     @cached_property
+    def document_fields(self) -> frozenset[tuple[str, str]]:
+        """(name, type) of every metadata value of a living document itself."""
+        return _fields(self.segment.documents.metadata, self.living)
+
+    @cached_property
     def fields(self) -> frozenset[tuple[str, str]]:
-        """(name, type) of every metadata value of a living document or row."""
-        segment = self.segment
-        return frozenset(
-            (name, str(column.type))
-            for table, living in (
-                (segment.documents.metadata, self.living),
-                (segment.chunks.metadata, self.living_rows),
-            )
-            for name, columns in table.columns.items()
-            for column in columns
-            if living is None or living[column.rows].any()
-        )
+        """The same of living documents and rows."""
+        return self.document_fields | _fields(self.segment.chunks.metadata, self.living_rows)
 
     @cached_property
     def document_numbers(self) -> npt.NDArray[np.int64]:
@@ -233,6 +228,15 @@ def merge_segments(
         dense=DenseIndex.build(vectors, config.index, policy),
     )
     return merged, document_maps
+
+
+def _fields(table: MetadataTable, living: Mask | None) -> frozenset[tuple[str, str]]:
+    return frozenset(
+        (name, str(column.type))
+        for name, columns in table.columns.items()
+        for column in columns
+        if living is None or living[column.rows].any()
+    )
 
 
 def _settled(comparison: Comparison, result: tuple[Mask, Mask]) -> Mask:

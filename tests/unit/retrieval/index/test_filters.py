@@ -183,6 +183,17 @@ def test_field_that_only_removed_documents_had_is_unknown() -> None:
         index.apply([Remove(("a",))]).check_filter(condition)
 
 
+def test_field_that_only_chunks_have_chooses_no_documents() -> None:
+    rows = document("a", metadata={"kind": "table"}, chunk_metadata=[{"price": 5.0}])
+    generation = index_of([rows]).generation
+    condition = Comparison("price", Operator.NE, (5.0,))
+    generation.check_filter(condition)
+    with pytest.raises(InvalidRequest, match="no document has the field 'price'"):
+        generation.check_filter(condition, of_documents=True)
+    generation.check_filter(Comparison("kind", Operator.NE, ("x",)), of_documents=True)
+    generation.check_filter(Comparison("document_id", Operator.NE, ("x",)), of_documents=True)
+
+
 def test_any_field_may_be_asked_for_in_an_empty_collection() -> None:
     CollectionIndex(CONFIG).generation.check_filter(Comparison("x", Operator.EQ, (1.0,)))
 
