@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
@@ -313,10 +314,10 @@ class AsyncClient:
         steps = Ingest(
             self._retrieval, Path(path), collection, prune=prune, options=options, choices=choices
         ).steps()
-        exchange = AsyncExchange(self._connection, steps)
-        with reporting(progress) as tell:
-            async for done in exchange:
-                tell(done)
+        async with aclosing(AsyncExchange(self._connection, steps)) as exchange:
+            with reporting(progress) as tell:
+                async for done in exchange:
+                    tell(done)
         report: IngestReport = exchange.value
         return report
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
@@ -386,7 +387,7 @@ class Client:
             self._retrieval, Path(path), collection, prune=prune, options=options, choices=choices
         ).steps()
         exchange = Exchange(self._connection, steps)
-        with reporting(progress) as tell:
+        with closing(exchange), reporting(progress) as tell:
             for done in exchange:
                 tell(done)
         report: IngestReport = exchange.value

@@ -48,6 +48,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
     down_for: int = 0  # so many documents are refused because the store is away
     stall_after: int | None = None  # answers, after which a stream waits until it is cancelled
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)  # an upload, in whatever way
     stalled: asyncio.Event = field(default_factory=asyncio.Event)
     lose_answers: int = 0  # so many creations are done and not answered
     refuse_upserts: int = 0  # so many streams are refused at once
@@ -144,6 +145,13 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         )
 
     async def Upsert(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for answer in self._upsert(requests, context):
+                yield answer
+        finally:
+            self.ended.set()
+
+    async def _upsert(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         self.num_streams += 1
         if self.refuse_upserts:
             self.refuse_upserts -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -198,6 +199,18 @@ async def test_ingest_refuses_a_choice_that_cannot_be_before_it_calls_anybody(
         await either.call("ingest", folder, metadata={"year": float("nan")})
     assert caught.value.field == "metadata.year"
     assert platform.retrieval.seen == []
+
+
+async def test_ingest_whose_caller_fails_is_ended_at_once(
+    platform: FakePlatform, either: Either, folder: Path
+) -> None:
+    def tell(done: orrery.IngestProgress) -> None:
+        raise KeyError(done.document_id)
+
+    with pytest.raises(KeyError) as caught:  # which holds the frames, and so the upload, alive
+        await either.call("ingest", folder, collection="docs", progress=tell)
+    assert caught.value.args == ("a.txt",)
+    await asyncio.wait_for(platform.retrieval.ended.wait(), 5)
 
 
 async def test_progress_bar_goes_to_stderr(
