@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from orrery.client import Client
-from orrery.errors import InvalidRequestError, OrreryError
+from orrery.errors import OrreryError
 from orrery.evaluation.answers import exact_match, token_f1
 from orrery.evaluation.datasets import Question
 from orrery.requests.rag import AskOptions
@@ -76,24 +76,19 @@ def ask_all(
     """Asks every question of the documents, in order. An error counts against its question.
 
     Raises:
-        InvalidRequestError: The first question is refused: so would be all others.
+        OrreryError: The first question was not answered: so would be all others.
     """
 
     def ask(question: Question) -> Outcome:
         began = time.monotonic()
-        try:
-            answer = client.ask(
-                question.question, collection=collection, model=model, **(options or {})
-            )
-        except OrreryError as error:
-            return _failed(question, error, began)
-        finally:
-            progress(1)
+        answer = client.ask(
+            question.question, collection=collection, model=model, **(options or {})
+        )
         cited = tuple(citation.document_id for citation in answer.citations)
         seconds = time.monotonic() - began
         return Outcome(question, answer.text, answer.abstained, cited, seconds)
 
-    return _all(ask, questions, concurrency)
+    return _all(ask, questions, concurrency, progress)
 
 
 def ask_without_documents(
@@ -104,24 +99,23 @@ def ask_without_documents(
     concurrency: int = 4,
     progress: _Progress = lambda _: None,
 ) -> list[Outcome]:
-    """Asks every question of the bare model, which has no abstention of its own."""
+    """Asks every question of the bare model, which has no abstention of its own.
+
+    Raises:
+        OrreryError: As `ask_all`.
+    """
 
     def ask(question: Question) -> Outcome:
         began = time.monotonic()
-        try:
-            result = client.generate(
-                [{"role": "user", "content": question.question}],
-                model=model,
-                max_tokens=_BARE_MAX_TOKENS,
-                temperature=0,
-            )
-        except OrreryError as error:
-            return _failed(question, error, began)
-        finally:
-            progress(1)
+        result = client.generate(
+            [{"role": "user", "content": question.question}],
+            model=model,
+            max_tokens=_BARE_MAX_TOKENS,
+            temperature=0,
+        )
         return Outcome(question, result.text, False, (), time.monotonic() - began)
 
-    return _all(ask, questions, concurrency)
+    return _all(ask, questions, concurrency, progress)
 
 
 def score_answers(outcomes: Sequence[Outcome]) -> RagScores:
@@ -175,16 +169,23 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _failed(question: Question, error: OrreryError, began: float) -> Outcome:
-    told = f"{error.reason}: {error.message}"
-    return Outcome(question, "", False, (), time.monotonic() - began, told)
-
-
 def _all(
-    ask: Callable[[Question], Outcome], questions: Sequence[Question], concurrency: int
+    ask: Callable[[Question], Outcome],
+    questions: Sequence[Question],
+    concurrency: int,
+    progress: _Progress,
 ) -> list[Outcome]:
-    first = ask(questions[0])
-    if first.error is not None:  # no such collection, nobody there: asking on makes no sense
-        raise InvalidRequestError(f"the first question was not answered: {first.error}")
+    def settled(question: Question) -> Outcome:
+        began = time.monotonic()
+        try:
+            return ask(question)
+        except OrreryError as error:
+            told = f"{error.reason}: {error.message}"
+            return Outcome(question, "", False, (), time.monotonic() - began, told)
+        finally:
+            progress(1)
+
+    first = ask(questions[0])  # no such collection, nobody there: asking on makes no sense
+    progress(1)
     with ThreadPoolExecutor(concurrency) as pool:
-        return [first, *pool.map(ask, questions[1:])]
+        return [first, *pool.map(settled, questions[1:])]

@@ -100,12 +100,13 @@ def scratch_collection(
     name = f"eval-{secrets.token_hex(6)}"
     client.collections.create(name, title="made by orrery eval")
     try:
-        for result in client.documents.upsert_stream(name, dataset.documents):
-            if result.error is not None:
-                raise InvalidRequestError(
-                    f"{result.document_id}: {result.error.message}", field="dataset"
-                ) from result.error
-            progress(1)
+        with client.documents.upsert_stream(name, dataset.documents) as results:
+            for result in results:
+                if result.error is not None:
+                    raise InvalidRequestError(
+                        f"{result.document_id}: {result.error.message}", field="dataset"
+                    ) from result.error
+                progress(1)
         yield name
     finally:
         client.collections.delete(name)

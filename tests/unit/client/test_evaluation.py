@@ -278,8 +278,19 @@ async def test_eval_rag_of_no_collection_ends_at_the_first_question(
     path.write_text('{"question": "q", "answer": "a"}\n' * 50)
     outcome = await orrery("eval", "rag", "--dataset", str(path), "-c", "nowhere")
     assert outcome.exit_code == 2
-    assert "COLLECTION_NOT_FOUND" in outcome.stderr
+    assert "no such collection" in outcome.stderr
     assert len(platform.rag.seen) == 1
+
+
+async def test_eval_rag_where_nobody_answers_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ORRERY_TARGET", "127.0.0.1:1")
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"question": "q", "answer": "a"}\n')
+    outcome = await orrery("eval", "rag", "--dataset", str(path), "--timeout", "1")
+    assert outcome.exit_code == 3
+    assert "is the platform running?" in outcome.stderr
 
 
 async def test_eval_rag_without_documents_asks_the_bare_model(
