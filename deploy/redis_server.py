@@ -78,10 +78,8 @@ class RedisFolder:
     def password(self) -> str:
         """Made once, at random."""
         path = self.path / "password"
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32))
+        if not path.exists():  # nobody else writes it: the first to ask holds the lock
+            _write_privately(path, secrets.token_urlsafe(32))
         return path.read_text()
 
     def instance(self) -> Instance | None:
