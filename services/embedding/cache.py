@@ -1,6 +1,7 @@
 """Vectors kept in Redis, by what the model reads and with which weights it reads it.
 
-    orrery:embedding:<weights, 16 hex>:<dtype>:<digest of the token ids>  ->  float32, little-endian
+    orrery:embedding:<weights, 16 hex>:<dtype>:<unit|raw>:<digest of the token ids>
+        ->  float32, little-endian
 
 The token ids are those the model reads: prompt, special tokens and cut included. So a text embedded
 for another purpose is another entry where the model has prompts and the same one where it has none,
@@ -54,9 +55,10 @@ class CacheObserver(Protocol):
     def cache_writes_dropped(self, num_vectors: int) -> None: ...
 
 
-def cache_prefix(weight_hash: str, dtype: str) -> bytes:
-    """What the keys of one model's vectors begin with."""
-    return f"{_PREFIX}:{weight_hash[:16]}:{dtype}:".encode()
+def cache_prefix(weight_hash: str, dtype: str, *, normalized: bool) -> bytes:
+    """What the keys of one model's vectors begin with: what else decides them beside the input."""
+    length = "unit" if normalized else "raw"  # a setting can ask for the first
+    return f"{_PREFIX}:{weight_hash[:16]}:{dtype}:{length}:".encode()
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ class EmbeddingService:
         encoder = self._models.encoder
         return EmbeddingCache(
             store.connect(redis_url),
-            cache_prefix(encoder.weight_hash, encoder.dtype),
+            cache_prefix(encoder.weight_hash, encoder.dtype, normalized=encoder.normalized),
             encoder.dimensions,
             config.cache,
             self._cache_metrics,

@@ -18,7 +18,7 @@ from services.embedding.config import CacheConfig
 from services.runtime import store
 from tests.fakes.redis_server import RedisServer, redis_server
 
-PREFIX = cache_prefix("0123456789abcdef" * 4, "float32")
+PREFIX = cache_prefix("0123456789abcdef" * 4, "float32", normalized=True)
 DIGESTS = [bytes([number]) * 16 for number in range(5)]
 VECTORS = list(np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32))
 
@@ -84,11 +84,17 @@ async def test_what_was_put_is_found_bit_for_bit_and_the_rest_is_not(server: Red
     assert (observed.hits, observed.misses, observed.failures) == (3, 7, 0)
 
 
-async def test_vectors_of_other_weights_or_precision_are_not_found(server: RedisServer) -> None:
+async def test_vectors_of_other_weights_precision_or_length_are_not_found(
+    server: RedisServer,
+) -> None:
     async with cache(server.url) as made:
         made.put(DIGESTS, VECTORS)
         await made.flush()
-    for prefix in (cache_prefix("f" * 64, "float32"), cache_prefix("0123456789abcdef", "bfloat16")):
+    for prefix in (
+        cache_prefix("f" * 64, "float32", normalized=True),
+        cache_prefix("0123456789abcdef", "bfloat16", normalized=True),
+        cache_prefix("0123456789abcdef", "float32", normalized=False),
+    ):
         async with cache(server.url, prefix=prefix) as other:
             assert await other.get(DIGESTS) == [None] * 5
 

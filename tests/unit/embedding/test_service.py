@@ -135,6 +135,20 @@ async def test_the_cache_answers_the_second_time_and_serves_any_dimensions(
         assert (await replica.embed(TEXTS[:1])).embeddings[0].cached
 
 
+async def test_a_setting_that_changes_the_vectors_finds_none_of_before(
+    config: EmbeddingConfig, models: Models, server: RedisServer
+) -> None:
+    async with in_process(models, config, server.url) as served:
+        await _until_cached(served, TEXTS[:1])
+    unit = config.model_copy(update={"normalize": True})
+    other = await load_models(unit, unit.model_path, None)
+    async with in_process(other, unit, server.url) as served:
+        response = await served.embed(TEXTS[:1])
+        assert not response.embeddings[0].cached
+        assert np.linalg.norm(vectors(response)[0]) == pytest.approx(1)
+    other.close()
+
+
 async def test_without_redis_the_service_goes_on_and_says_so(
     config: EmbeddingConfig, models: Models, server: RedisServer
 ) -> None:
