@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 from pydantic import SecretStr
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy import embedded_redis, node
@@ -198,9 +199,11 @@ def _wait_until_ready(http_port: int) -> None:
 
 def _load_config(options: Options) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = yaml.safe_load(options.config.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        config = yaml.safe_load(options.config.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise StartError(f"cannot read {options.config}: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
+        raise StartError(f"{options.config}: expected a Serve configuration with applications")
     config["http_options"] = {
         **config.get("http_options", {}),
         "host": HOST,
@@ -208,7 +211,7 @@ def _load_config(options: Options) -> dict[str, Any]:
     }
     config["grpc_options"] = {**config.get("grpc_options", {}), "port": options.grpc_port}
     for app in config["applications"]:
-        if "grpc_target" in app.get("args", {}):
+        if "grpc_target" in (app.get("args") or {}):
             app["args"]["grpc_target"] = f"{HOST}:{options.grpc_port}"
     return config
 
@@ -286,7 +289,7 @@ def main() -> int:
             return 0
         state = up(options, console)
     except (StartError, SettingsError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return 1
     console.print(f"Ready in {time.monotonic() - started:.0f} s.")
     console.print(f"  HTTP     http://{state.http}/docs")

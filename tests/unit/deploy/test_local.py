@@ -48,6 +48,14 @@ def test_up_is_refused_when_the_configuration_cannot_be_read(tmp_path: Path) -> 
         local.up(options(tmp_path, config=tmp_path / "missing.yaml"), Console(quiet=True))
 
 
+@pytest.mark.parametrize("content", [b"", b"[]", b"applications: 3", b"\xff", b"a: [", b"{}"])
+def test_up_is_refused_when_the_configuration_is_none(tmp_path: Path, content: bytes) -> None:
+    config = tmp_path / "broken.yaml"
+    config.write_bytes(content)
+    with pytest.raises(local.StartError, match=r"broken\.yaml"):
+        local.up(options(tmp_path, config=config), Console(quiet=True))
+
+
 def test_down_without_a_platform_says_so(tmp_path: Path) -> None:
     console = Console(record=True, file=io.StringIO())
     local.down(options(tmp_path), console)
