@@ -7,7 +7,7 @@
     │   ├── ModelNotFoundError       no application serves this model
     │   ├── CollectionNotFoundError  no such collection of documents
     │   ├── ResourceNotFoundError    no such file, attachment or conversation
-    │   └── ServiceNotFoundError     no such gRPC service, in a health check
+    │   └── ServiceNotFoundError     no such application, or it has no such service
     ├── AlreadyExistsError           what should be created exists, and is not the same
     ├── AuthenticationError          the API key is missing or wrong
     ├── PermissionDeniedError        the key is known and may not do this
@@ -145,7 +145,7 @@ class AlreadyExistsError(OrreryError):
 
 
 class ServiceNotFoundError(NotFoundError):
-    """The application has no gRPC service of that name, in a health check."""
+    """There is no such application, or it has no such gRPC service."""
 
     default_reason = "SERVICE_NOT_FOUND"
 

@@ -7,6 +7,7 @@ and superfluous space.
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections import Counter
 
@@ -18,9 +19,14 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 def normalized(text: str) -> str:
     """What of a text counts."""
     lowered = unicodedata.normalize("NFC", text).lower()
-    # As SQuAD's own script: punctuation vanishes without leaving a space ("U.S." is "us").
-    bare = "".join(c for c in lowered if not unicodedata.category(c).startswith("P"))
+    # As SQuAD's own script: punctuation vanishes without leaving a space ("U.S." is "us"). That
+    # script means ASCII's, signs such as $ included; to which Unicode's is added here.
+    bare = "".join(c for c in lowered if not _is_punctuation(c))
     return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def exact_match(answer: str, right: str) -> bool:

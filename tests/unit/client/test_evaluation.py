@@ -85,6 +85,7 @@ def test_scores_of_rankings_are_averages() -> None:
         ("the", "a", True, 1),
         ("red red", "red", False, 2 / 3),
         ("1,234", "1234", True, 1),
+        ("$5 = «five»", "5 five", True, 1),
     ],
 )
 def test_answers_are_compared_as_those_of_squad(
