@@ -37,9 +37,11 @@ class RequestLimits(BaseModel):
     max_candidates: int = Field(default=4000, ge=1)
     max_rerank_candidates: int = Field(default=200, ge=1)
     max_queries: int = Field(default=256, ge=1)  # of one SearchBatch
+    max_batch_hits: int = Field(default=25_600, ge=1)  # queries times k, of one SearchBatch
     max_query_bytes: int = Field(default=32 << 10, ge=1)  # UTF-8, of one query
     max_document_ids: int = Field(default=1000, ge=1)  # of one Get or Delete
     max_page_size: int = Field(default=1000, ge=1)
+    max_response_bytes: int = Field(default=15 * MIB, ge=1)  # the platform passes 16 MiB on
     default_timeout_s: float = Field(default=600.0, gt=0)  # for calls without a deadline
 
 

@@ -36,6 +36,8 @@ __all__ = ["AskedSearch", "Found", "Searched", "Searcher", "check_asked", "check
 
 _DEFAULT_CANDIDATES = 50
 _MAX_RRF_K = 100_000
+# Choosing diverse ones among so many would hold up the event loop.
+_SELECT_IN_THREAD_HITS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,10 @@ class Searcher:
                 stage.detail = f"{num_read} tokens"
                 num_tokens += num_read
         with where.timeline.stage("select") as stage:
-            hits = where.generation.select(hits, options)
+            if options.mmr_lambda is not None and len(hits) > _SELECT_IN_THREAD_HITS:
+                hits = await asyncio.to_thread(where.generation.select, hits, options)
+            else:
+                hits = where.generation.select(hits, options)
             stage.detail = f"{len(hits)} hits"
         return Found(hits, num_tokens)
 

@@ -196,6 +196,12 @@ class RetrievalService:
                 f"queries: expected 1 to {limits.max_queries}, got {len(queries)}", field="queries"
             )
         check_asked(asked, limits)
+        if len(queries) * asked.k > limits.max_batch_hits:
+            raise InvalidRequest(
+                f"options.k: {len(queries)} queries for {asked.k} chunks each; expected at most "
+                f"{limits.max_batch_hits} in all",
+                field="options.k",
+            )
         view = await self.collections.find(collection)
         where = Searched(view.config, view.generation, timeline, caller)
         return await self._searcher.search_batch(where, queries, asked), where.generation

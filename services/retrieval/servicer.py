@@ -6,27 +6,24 @@ deadline with the stage that was at work; one that is cancelled ends what it had
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from orrery.v1 import common_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from services.retrieval import messages, pages, search_messages
+from services.retrieval.answers import built, check_size
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.ingestion import UpsertItem
 from services.retrieval.searches import Found
 from services.retrieval.service import RetrievalService
 from services.retrieval.timeline import Timeline
-from services.runtime.errors import OrreryError
+from services.runtime.errors import InvalidRequest, OrreryError
 from services.runtime.peer import Caller
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, bidi_stream, unary
 
 __all__ = ["RetrievalServicer"]
-
-# Building the answer of so many chunks would hold up the event loop.
-_BUILD_IN_THREAD_CHUNKS = 64
 
 
 class RetrievalServicer:
@@ -34,6 +31,7 @@ class RetrievalServicer:
 
     def __init__(self, config: RetrievalConfig, service: RetrievalService, rpc: RpcPolicy) -> None:
         self._config = config
+        self._max_bytes = config.limits.max_response_bytes
         self._service = service
         self._rpc = rpc
 
@@ -81,11 +79,13 @@ class RetrievalServicer:
         after = pages.read_name(request.page_token)
         await self._wait(call, request.consistency_token)
         views, more = self._service.collections.page(after, limit)
-        return pb.ListCollectionsResponse(
+        response = pb.ListCollectionsResponse(
             collections=[messages.collection(view) for view in views],
             next_page_token=pages.token_of_name(views[-1].name) if more else "",
             timing=_total(call),
         )
+        check_size(response.ByteSize(), self._max_bytes, "page_size")
+        return response
 
     @unary(pb.GetCollectionResponse)
     async def GetCollection(
@@ -158,23 +158,28 @@ class RetrievalServicer:
         """Documents by id."""
         await self._wait(call, request.consistency_token)
         found, generation = await self._service.get(request.collection, request.document_ids)
+        with_chunks, with_vectors = request.include_chunks, request.include_vectors
+        if with_vectors and not with_chunks:
+            raise InvalidRequest(
+                "include_vectors: vectors are the chunks'; expected include_chunks, too",
+                field="include_vectors",
+            )
+        if with_chunks:
+            sizes = (document.chunks_nbytes(with_vectors=with_vectors) for document in found)
+            check_size(sum(sizes), self._max_bytes, "document_ids")
 
         def build() -> pb.GetResponse:
             documents = [
                 messages.stored_document(
-                    document,
-                    with_chunks=request.include_chunks,
-                    with_vectors=request.include_vectors,
+                    document, with_chunks=with_chunks, with_vectors=with_vectors
                 )
                 for document in found
             ]
             return pb.GetResponse(documents=documents, index_generation=generation.number)
 
-        num_chunks = sum(document.num_chunks for document in found)
-        if request.include_chunks and num_chunks > _BUILD_IN_THREAD_CHUNKS:
-            response = await asyncio.to_thread(build)
-        else:
-            response = build()
+        num_chunks = sum(document.num_chunks for document in found) if with_chunks else 0
+        response = await built(build, num_chunks)
+        check_size(response.ByteSize(), self._max_bytes, "document_ids")
         response.timing.total_ns = call.total_ns
         return response
 
@@ -191,7 +196,7 @@ class RetrievalServicer:
         found, more, generation = await self._service.list_documents(
             request.collection, after, limit, filter_
         )
-        return pb.ListDocumentsResponse(
+        response = pb.ListDocumentsResponse(
             documents=[
                 messages.stored_document(document, with_chunks=False, with_vectors=False)
                 for document in found
@@ -200,6 +205,8 @@ class RetrievalServicer:
             index_generation=generation.number,
             timing=_total(call),
         )
+        check_size(response.ByteSize(), self._max_bytes, "page_size")
+        return response
 
     # --- searching ----------------------------------------------------------------------------
 
@@ -214,8 +221,15 @@ class RetrievalServicer:
             found, generation = await self._service.search(
                 request.collection, query, asked, timeline, caller
             )
-        response = pb.SearchResponse(request_id=call.request_id, index_generation=generation.number)
-        _put_hits(response.hits, found, request.options)
+
+        def build() -> pb.SearchResponse:
+            response = pb.SearchResponse(index_generation=generation.number)
+            _put_hits(response.hits, found, request.options)
+            check_size(response.ByteSize(), self._max_bytes, "options.k")
+            return response
+
+        response = await built(build, len(found.hits))
+        response.request_id = call.request_id
         response.usage.prompt_tokens = found.num_tokens
         response.timing.retrieval_ns = timeline.spent_ns("embed", "search", "select")
         response.timing.rerank_ns = timeline.spent_ns("rerank")
@@ -240,13 +254,21 @@ class RetrievalServicer:
         response = pb.SearchBatchResponse(
             request_id=call.request_id, index_generation=generation.number
         )
-        for result in results:
-            message = response.results.add()
-            if isinstance(result, OrreryError):
-                message.error.CopyFrom(messages.item_error(result))
-            else:
-                _put_hits(message.hits, result, request.options)
-                response.usage.prompt_tokens += result.num_tokens
+
+        def build() -> pb.SearchBatchResponse:
+            num_bytes = 0
+            for result in results:
+                message = response.results.add()
+                if isinstance(result, OrreryError):
+                    message.error.CopyFrom(messages.item_error(result))
+                else:
+                    _put_hits(message.hits, result, request.options)
+                    response.usage.prompt_tokens += result.num_tokens
+                num_bytes += message.ByteSize()
+                check_size(num_bytes, self._max_bytes, "options.k")
+            return response
+
+        await built(build, sum(len(one.hits) for one in results if isinstance(one, Found)))
         response.timing.retrieval_ns = timeline.spent_ns("embed", "search", "select")
         response.timing.rerank_ns = timeline.spent_ns("rerank")
         response.timing.total_ns = call.total_ns

@@ -74,6 +74,16 @@ class StoredDocumentView:
         """[num_chunks, dimensions], a copy."""
         return np.array(self._view.segment.dense.vectors[slice(*self._rows)])
 
+    def chunks_nbytes(self, *, with_vectors: bool) -> int:
+        """About what its chunks take by themselves: each with the document's metadata."""
+        first, last = self._rows
+        segment = self._view.segment
+        each = len(segment.documents.spelt.raw(self._number))
+        if with_vectors:
+            each += segment.dense.vectors.itemsize * segment.dense.dimensions
+        texts = segment.chunks.texts.offsets
+        return int(texts[last] - texts[first]) + (last - first) * each
+
     @property
     def _rows(self) -> tuple[int, int]:
         offsets = self._view.segment.documents.row_offsets

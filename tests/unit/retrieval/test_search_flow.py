@@ -13,7 +13,7 @@ from orrery.v1 import file_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from orrery.v1.file_pb2_grpc import FileServiceStub
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
-from services.retrieval.config import RetrievalConfig, SearchConfig
+from services.retrieval.config import RequestLimits, RetrievalConfig, SearchConfig
 from services.runtime.errors import DependencyDown
 from tests.contract.retrieval_served import ids, text
 from tests.contract.served import refusal
@@ -101,6 +101,45 @@ async def test_searches_beyond_the_queue_are_told_so(redis: RedisServer, tmp_pat
         refused = [one for one in outcomes if isinstance(one, grpc.aio.AioRpcError)]
         assert 0 < len(refused) < 64
         assert {refusal(error).reason for error in refused} == {"OVERLOADED"}
+
+
+async def test_answer_that_could_not_be_sent_is_refused_by_name(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    config = RetrievalConfig(limits=RequestLimits(max_response_bytes=50_000, max_batch_hits=100))
+    async with site(redis.url, tmp_path / "data", config) as alone:
+        name, stub = await alone.client.collection(), alone.client.stub
+        rows = [text(f"d{number}", f"{number} words " * 80) for number in range(80)]
+        token = await alone.client.put(name, rows)
+        ids_ = [row.id for row in rows]
+        query, many = pb.SearchQuery(text="words"), pb.SearchOptions(k=80)
+
+        def search(**fields: object) -> object:
+            return stub.Search(pb.SearchRequest(collection=name, query=query, **fields))
+
+        def batch(number: int, k: int) -> object:
+            options = pb.SearchOptions(k=k)
+            return stub.SearchBatch(
+                pb.SearchBatchRequest(collection=name, queries=[query] * number, options=options)
+            )
+
+        def get(number: int, **fields: object) -> object:
+            return stub.Get(pb.GetRequest(collection=name, document_ids=ids_[:number], **fields))
+
+        assert len((await search(consistency_token=token)).hits) == 10
+        assert len((await search(options=pb.SearchOptions(k=80, include_text=False))).hits) == 80
+        assert len((await batch(2, 10)).results) == 2
+        assert len((await get(5, include_chunks=True)).documents) == 5
+        for call, field in (
+            (search(options=many), "options.k"),
+            (batch(1, 80), "options.k"),
+            (batch(3, 50), "options.k"),
+            (get(80, include_chunks=True), "document_ids"),
+            (get(1, include_vectors=True), "include_vectors"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert refusal(caught.value).field == field
 
 
 async def test_stages_and_batches_are_counted(alone: Site) -> None:
