@@ -43,7 +43,9 @@ _DOWN = (
     OSError,
 )
 # The same where redis-py has no class for it, in the error of a pipeline or a script, too.
-_DOWN_REPLY = re.compile(r"\b(?:MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|OOM|READONLY|LOADING) ")
+_DOWN_REPLY = re.compile(
+    r"\b(?:MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|OOM|READONLY|LOADING|BUSY|UNBLOCKED) "
+)
 # Before it stands the command, with what a user wrote.
 _PIPELINE_ERROR = "of pipeline caused error: "
 

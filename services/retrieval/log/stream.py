@@ -42,9 +42,6 @@ LOG, META, COLLECTIONS = f"{PREFIX}log", f"{PREFIX}meta", f"{PREFIX}collections"
 WHAT = "the retrieval log"
 RETRY_AFTER_S = 1.0
 
-# A reply that says that Redis cannot write just now, wrapped in the error of a script.
-_UNWRITABLE = ("OOM ", "MISCONF", "READONLY", "NOREPLICAS", "LOADING")
-
 _OPEN = """
 local id = redis.call('HGET', KEYS[2], 'log_id')
 if not id and ARGV[1] ~= '' and redis.call('EXISTS', KEYS[1], KEYS[3]) == 0 then
@@ -312,8 +309,11 @@ def _outcome(append: Append, reply: object) -> Position | OrreryError:
 
 
 def _store_error(error: ResponseError) -> OrreryError:
-    if any(word in str(error) for word in _UNWRITABLE):
-        return DependencyDown(
-            f"{WHAT}: the store cannot write: {error}", retry_after_s=RETRY_AFTER_S
-        )
-    return Internal(f"{WHAT}: {error}")
+    """What a call that got this reply has to say: of redis-py's errors, only some have a class."""
+    try:
+        with store_errors(WHAT):
+            raise error
+    except DependencyDown as down:
+        return down
+    except ResponseError:
+        return Internal(f"{WHAT}: {error}")

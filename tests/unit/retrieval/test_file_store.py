@@ -43,6 +43,21 @@ async def test_files_are_limited_in_number_and_total_size(
         await create(60)
 
 
+async def test_upload_to_a_store_that_is_full_is_unavailable(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    client = store.connect(redis.url)
+    async with site(redis.url, tmp_path / "data") as alone:
+        request = pb.CreateFileRequest(name="a.txt", data=b"words")
+        await client.config_set("maxmemory", "1")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await alone.client.files.CreateFile(request)
+        assert refusal(caught.value).code is grpc.StatusCode.UNAVAILABLE
+        await client.config_set("maxmemory", "0")
+        await alone.client.files.CreateFile(request)
+    await client.aclose()
+
+
 async def test_attachments_of_collections_that_are_gone_are_forgotten_at_start(
     redis: RedisServer, tmp_path: Path
 ) -> None:

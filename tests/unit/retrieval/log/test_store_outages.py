@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from redis._parsers.base import BaseParser
 
 from services.retrieval.log import applier
 from services.retrieval.log.appender import AppenderLimits
@@ -188,7 +189,7 @@ async def test_a_store_that_is_full_refuses_writes_and_takes_them_again(
                     acknowledged = await one.put(id_, big)
 
             acknowledged = one.tail
-            with pytest.raises(DependencyDown, match="cannot write"):
+            with pytest.raises(DependencyDown, match="OOM"):
                 await fill()
             # A script that is refused has done nothing.
             ((last, _),) = await admin.xrevrange(LOG, count=1)
@@ -200,6 +201,35 @@ async def test_a_store_that_is_full_refuses_writes_and_takes_them_again(
             assert {"d0", "d1", "d2", "after"} <= contents(one.collection("docs")).keys()
     finally:
         await admin.aclose()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",  # Redis 7 and later
+        "READONLY You can't write against a read only replica.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "ERR Error running script (call to f_1): @user_script:20: -OOM command not allowed",
+    ],
+)
+async def test_store_that_cannot_write_says_so_whatever_its_version(
+    own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch, reply: str
+) -> None:
+    redis = store.connect(own_redis.url)
+    try:
+        stream = LogStream(redis)
+        head = await stream.open("the log")
+        error = BaseParser.parse_error(reply)
+
+        async def refused(*_: object) -> list[object]:
+            return [error]
+
+        monkeypatch.setattr(stream, "_append", refused)
+        [outcome] = await stream.append("the log", head.tail, [_create("docs")])
+        assert isinstance(outcome, DependencyDown)
+    finally:
+        await redis.aclose()
 
 
 async def test_starting_waits_for_the_store_and_gives_up_by_name(
