@@ -20,7 +20,7 @@ from services.retrieval.index.collection_index import check_config
 from services.retrieval.log.position import Position
 from services.retrieval.log.replica import Replica
 from services.retrieval.log.state import CollectionView
-from services.retrieval.types import CollectionConfig, IndexType
+from services.retrieval.types import ChunkingConfig, CollectionConfig, IndexType
 from services.runtime.errors import (
     AlreadyExists,
     CollectionNotFound,
@@ -87,10 +87,10 @@ class Collections:
                 asked.name, asked.title, config, asked.metadata
             )
         except AlreadyExists:
-            await self._replica.sync(caller.left_s())
-            existing = self._replica.collection(asked.name)
             if not asked.exist_ok:
                 raise
+            await self._replica.sync(caller.left_s())
+            existing = self._replica.collection(asked.name)
             if existing.config != config:
                 raise AlreadyExists(
                     f"name: a collection {asked.name!r} exists with another config", field="name"
@@ -149,7 +149,14 @@ class Collections:
         application = asked.embedding_application or self._config.default_embedding_application
         fields = dict(asked.fields)
         _check_index_parameters(fields.get("index", {}))
+        fields["chunking"] = _with_overlap(fields.get("chunking", {}))
         if application == NO_EMBEDDING:
+            if fields.pop("chunking"):
+                raise InvalidRequest(
+                    "config.chunking: without an embedding application, documents bring their "
+                    "chunks",
+                    field="config.chunking",
+                )
             if asked.dimensions is None:
                 raise InvalidRequest(
                     "config.dimensions: required where there is no embedding application",
@@ -208,6 +215,15 @@ def _check_index_parameters(index: Mapping[str, Any]) -> None:
         if name != "type" and name not in INDEX_PARAMETERS_OF[kind]:
             where = f"config.index_parameters.{name}"
             raise InvalidRequest(f"{where}: an index of type {kind.name} has none", field=where)
+
+
+def _with_overlap(chunking: Mapping[str, Any]) -> dict[str, Any]:
+    """An overlap that is not asked for gives way to chunks that are asked to be short."""
+    max_tokens = chunking.get("max_tokens")
+    if max_tokens is None or "overlap_tokens" in chunking:
+        return dict(chunking)
+    usual: int = ChunkingConfig.model_fields["overlap_tokens"].default
+    return {"overlap_tokens": min(usual, max_tokens // 4), **chunking}
 
 
 def _check_chunking(config: CollectionConfig, model: EmbeddingModel) -> None:

@@ -242,7 +242,9 @@ def _config(config: CollectionConfig) -> pb.CollectionConfig:
         metric=_METRIC_NUMBERS[config.metric],
         index_type=_INDEX_TYPE_NUMBERS[config.index.type],
         index_parameters=pb.IndexParameters(**index),
-        chunking=pb.ChunkingConfig(**config.chunking.model_dump()),
+        chunking=None
+        if config.embedding_application is None
+        else pb.ChunkingConfig(**config.chunking.model_dump()),
         sparse=pb.SparseConfig(**config.sparse.model_dump()),
     )
 

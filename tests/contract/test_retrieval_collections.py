@@ -43,9 +43,17 @@ async def test_new_collection_shows_what_its_config_was_resolved_to(
 
 
 async def test_shown_config_makes_an_equal_collection(retrieval: ServedRetrieval) -> None:
-    shown = (await get(retrieval, await retrieval.collection())).config
-    again = await retrieval.collection(config=shown)
-    assert (await get(retrieval, again)).config == shown
+    for name in (await retrieval.collection(), await retrieval.vectors_collection()):
+        shown = (await get(retrieval, name)).config
+        again = await retrieval.collection(config=shown)
+        assert (await get(retrieval, again)).config == shown
+
+
+async def test_short_chunks_repeat_less_unless_told_otherwise(retrieval: ServedRetrieval) -> None:
+    name = await retrieval.collection(
+        config=pb.CollectionConfig(chunking=pb.ChunkingConfig(max_tokens=40))
+    )
+    assert (await get(retrieval, name)).config.chunking.overlap_tokens == 10
 
 
 async def test_exist_ok_returns_what_is_there_with_the_same_config(
@@ -94,6 +102,14 @@ async def test_name_that_is_no_name_is_refused(retrieval: ServedRetrieval, name:
         (
             pb.CollectionConfig(chunking=pb.ChunkingConfig(max_tokens=100, overlap_tokens=60)),
             "config.chunking.overlap_tokens",
+        ),
+        (
+            pb.CollectionConfig(
+                embedding_application="none",
+                dimensions=4,
+                chunking=pb.ChunkingConfig(max_tokens=100),
+            ),
+            "config.chunking",
         ),
         (
             pb.CollectionConfig(sparse=pb.SparseConfig(language="klingon")),

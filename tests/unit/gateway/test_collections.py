@@ -54,13 +54,19 @@ def error_of(response: httpx.Response) -> tuple[int, str | None, str]:
 # --- collections ------------------------------------------------------------------------------
 
 
+def test_collection_cuts_documents_as_told(http: httpx.Client) -> None:
+    chunking = {"max_tokens": 64, "overlap_tokens": 8}
+    made = http.post("/v1/collections", json={"name": "cut", "config": {"chunking": chunking}})
+    assert made.json()["config"]["chunking"] == chunking
+    assert http.delete("/v1/collections/cut").status_code == 200
+
+
 def test_collection_lives(http: httpx.Client) -> None:
     config = {
         "dimensions": 3,
         "embedding_application": "none",
         "metric": "dot",
         "index": {"type": "hnsw", "hnsw_m": 16},
-        "chunking": {"max_tokens": 64, "overlap_tokens": 8},
         "sparse": {"k1": 1.5, "language": "german"},
     }
     body = {"name": "own", "title": "Own", "metadata": {"a": "b"}, "config": config}
@@ -72,7 +78,7 @@ def test_collection_lives(http: httpx.Client) -> None:
     told = collection["config"]
     assert (told["dimensions"], told["metric"]) == (3, "dot")
     assert (told["index"]["type"], told["index"]["hnsw_m"]) == ("hnsw", 16)
-    assert told["chunking"] == {"max_tokens": 64, "overlap_tokens": 8}
+    assert told["chunking"] == {"max_tokens": None, "overlap_tokens": None}
     assert told["sparse"] == {"k1": 1.5, "b": 0.75, "language": "german"}
     assert error_of(http.post("/v1/collections", json=body)) == (409, "name", "already_exists")
     assert http.post("/v1/collections", json=body | {"exist_ok": True}).status_code == 200
