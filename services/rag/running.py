@@ -19,6 +19,7 @@ class Running:
     def __init__(self, max_running: int, observe: Callable[[int], None]) -> None:
         self._max_running = max_running
         self._observe = observe
+        self._num_admitted = 0
         self._num_running = 0
         self._by_stage: Counter[str] = Counter()
 
@@ -31,13 +32,20 @@ class Running:
         """Stages in which at least one question is."""
         return {stage: count for stage, count in self._by_stage.items() if count}
 
-    def check(self) -> None:
-        """Raises `Overloaded` where no further question is taken."""
-        if self._num_running >= self._max_running:
+    @contextmanager
+    def admitted(self, count: int = 1) -> Iterator[None]:
+        """Around a call that answers so many questions at a time. Raises `Overloaded`."""
+        if self._num_admitted + count > self._max_running:
             raise Overloaded(
-                f"{self._num_running} questions are being answered, the most at a time",
+                f"{self._num_admitted} questions are being answered; at most {self._max_running} "
+                "are at a time",
                 retry_after_s=_RETRY_AFTER_S,
             )
+        self._num_admitted += count
+        try:
+            yield
+        finally:
+            self._num_admitted -= count
 
     @contextmanager
     def question(self) -> Iterator[None]:

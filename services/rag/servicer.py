@@ -63,23 +63,23 @@ class RagServicer:
     async def Ask(self, request: pb.AskRequest, call: Call) -> AsyncGenerator[pb.AskResponse, None]:
         """Passages, the answer as it is written, the result."""
         question = messages.question(request)
-        self._pipeline.running.check()
         events = self._pipeline.ask(
             question, self._caller(call), call.arrival_s, explain=request.explain
         )
         found: PassagesFound | None = None
-        async with aclosing(events):
-            async for event in events:
-                match event:
-                    case PassagesFound():
-                        found = event
-                        yield pb.AskResponse(passages=messages.passages(event))
-                    case AnswerText():
-                        yield pb.AskResponse(delta=messages.delta(event))
-                    case Answer():
-                        assert found is not None
-                        result = self._result(call, question, event, found, call.total_ns)
-                        yield pb.AskResponse(result=result)
+        with self._pipeline.running.admitted():
+            async with aclosing(events):
+                async for event in events:
+                    match event:
+                        case PassagesFound():
+                            found = event
+                            yield pb.AskResponse(passages=messages.passages(event))
+                        case AnswerText():
+                            yield pb.AskResponse(delta=messages.delta(event))
+                        case Answer():
+                            assert found is not None
+                            result = self._result(call, question, event, found, call.total_ns)
+                            yield pb.AskResponse(result=result)
 
     @unary(pb.AskBatchResponse)
     async def AskBatch(self, request: pb.AskBatchRequest, call: Call) -> pb.AskBatchResponse:
@@ -93,15 +93,16 @@ class RagServicer:
             )
         # What is wrong for every question is the call's error, not each item's.
         make_plan(self._config, replace(questions[0], text="?"))
-        self._pipeline.running.check()
-        slots = asyncio.Semaphore(limits.max_batch_concurrency)
+        at_a_time = min(len(questions), limits.max_batch_concurrency, limits.max_running)
+        slots = asyncio.Semaphore(at_a_time)
 
         async def run(question: Question) -> pb.AskBatchItem:
             async with slots:
                 return await self._item(call, question)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(question)) for question in questions]
+        with self._pipeline.running.admitted(at_a_time):
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(run(question)) for question in questions]
         items = [task.result() for task in tasks]
         return pb.AskBatchResponse(
             request_id=call.request_id,

@@ -144,6 +144,32 @@ async def test_one_question_too_many_is_told_when_to_come_back() -> None:
             await reading
 
 
+async def test_batches_take_their_share_of_what_is_answered_at_a_time() -> None:
+    services = FakeServices([SHIP], ["Tamir Osker"], delays_s={"search": 30.0})
+    batch = pb.AskBatchRequest(questions=["Who?"] * 9, collection="docs")
+    async with serving(services, limited(max_running=3, max_batch_concurrency=2)) as (stub, _):
+        first = stub.AskBatch(batch)
+        await until(lambda: services.open_calls["search"] == 2)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.AskBatch(batch)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        reading = asyncio.create_task(stub.Ask(ASK).read())  # there is room for one
+        await until(lambda: services.open_calls["search"] == 3)
+        reading.cancel()
+        first.cancel()
+        await until(lambda: not services.open_calls.total())
+        services.delays_s.clear()
+        response = await stub.AskBatch(batch)
+        assert [item.result.answer for item in response.items] == ["Tamir Osker"] * 9
+
+
+async def test_batch_larger_than_what_is_answered_at_a_time_is_answered() -> None:
+    services = FakeServices([SHIP], ["Tamir Osker"])
+    batch = pb.AskBatchRequest(questions=["Who?"] * 9, collection="docs")
+    async with serving(services, limited(max_running=1)) as (stub, _):
+        assert len((await stub.AskBatch(batch)).items) == 9
+
+
 async def test_error_names_its_field() -> None:
     services = FakeServices([SHIP])
     async with serving(services) as (stub, _):

@@ -95,10 +95,11 @@ async def test_inner_stages_stand_below_theirs() -> None:
 def test_running_counts_questions_and_stages_and_refuses_too_many() -> None:
     seen: list[int] = []
     running = Running(1, seen.append)
-    running.check()
-    with running.question(), running.stage("embed"):
+    with running.admitted(), running.question(), running.stage("embed"):
         assert (running.num_running, running.by_stage) == (1, {"embed": 1})
-        with pytest.raises(Overloaded) as caught:
-            running.check()
+        with pytest.raises(Overloaded) as caught, running.admitted():
+            pass
         assert caught.value.retry_after_s
+    with running.admitted():
+        pass
     assert (running.num_running, running.by_stage, seen) == (0, {}, [1, 0])
