@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from services.retrieval.index import batching
 from services.retrieval.index.batching import SearchBatcher
 from services.retrieval.index.generation import Generation
 from services.retrieval.types import Comparison, Operator, Query, SearchMode, SearchOptions
@@ -170,3 +171,42 @@ async def test_failure_of_a_batch_reaches_every_search_of_it(generation: Generat
     )
     assert all(isinstance(result, RuntimeError) for result in results)
     assert batcher.num_waiting == batcher.num_running == 0
+
+
+async def test_callers_answered_together_are_waited_for(
+    gate: Gate, generation: Generation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_GATHER_SHARE", 1e9)
+    monkeypatch.setattr(batching, "_MAX_GATHER_S", 3600.0)
+    sizes: list[int] = []
+    batcher = SearchBatcher(gate.executor, on_batch=lambda n, _: sizes.append(n))
+    asked = queries(4)
+    first = asyncio.create_task(batcher.search(generation, asked[0], OPTIONS))
+    await asyncio.sleep(0)  # runs alone, so that the others are one batch
+    others = [asyncio.create_task(batcher.search(generation, q, OPTIONS)) for q in asked[1:]]
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.gather(first, *others)
+    again = []
+    for query in asked[1:]:
+        again.append(asyncio.create_task(batcher.search(generation, query, OPTIONS)))
+        await asyncio.sleep(0.005)  # a batch would have begun
+        assert batcher.num_waiting == len(again) % 3
+    await asyncio.gather(*again)
+    assert sizes == [1, 3, 3]
+
+
+async def test_callers_who_do_not_come_back_hold_up_nobody(
+    gate: Gate, generation: Generation
+) -> None:
+    sizes: list[int] = []
+    batcher = SearchBatcher(gate.executor, on_batch=lambda n, _: sizes.append(n))
+    asked = queries(5)
+    tasks = [asyncio.create_task(batcher.search(generation, q, OPTIONS)) for q in asked]
+    await asyncio.sleep(0)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    async with asyncio.timeout(10):
+        await batcher.search(generation, asked[0], OPTIONS)
+        await batcher.search(generation, asked[0], OPTIONS)
+    assert sizes == [1, 4, 1, 1]
