@@ -28,6 +28,8 @@ __all__ = ["Attached", "Attachments"]
 
 _LOG = logging.getLogger("orrery.retrieval.attachments")
 
+_SYNC_LIMIT_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Attached:
@@ -99,6 +101,7 @@ class Attachments:
 
     async def delete_collection(self, name: str) -> str:
         """Removes a collection with all it holds; returns the token of the write."""
+        await self._replica.sync(_SYNC_LIMIT_S)  # the attachments are of the one that is there now
         view = await self._collections.find(name, "name")
         position = await self._replica.delete_collection(name)
         try:
@@ -109,13 +112,16 @@ class Attachments:
 
     async def forget_orphans(self) -> None:
         """Forgets attachments of collections that were deleted while Redis went away."""
+        attached = await self._files.attached_collections()
+        # After it: then what has attachments is known here, if it is there.
+        await self._replica.sync(_SYNC_LIMIT_S)
         living = {view.id for view in self._replica.collections()}
-        for collection_id in await self._files.attached_collections() - living:
+        for collection_id in attached - living:
             await self._files.detach_all(collection_id)
 
     async def _forget_if_gone(self, collection: str, collection_id: str) -> None:
         """A collection deleted while a file was attached must leave nothing behind."""
-        await self._replica.sync(10.0)
+        await self._replica.sync(_SYNC_LIMIT_S)
         try:
             gone = self._replica.collection(collection).id != collection_id
         except CollectionNotFound:

@@ -257,7 +257,10 @@ class FileStore:
     async def _ids(
         self, key: str, before: tuple[int, str] | None, batch: int
     ) -> AsyncIterator[list[str]]:
-        """Members of a sorted set in falling order of (score, member), in batches with some."""
+        """Members of a sorted set in falling order of (score, member), in batches with some.
+
+        Each once: what is added meanwhile moves the others into the next batch again.
+        """
         highest = "+inf" if before is None else str(before[0])
         offset = 0
         while True:
@@ -267,8 +270,9 @@ class FileStore:
                 )
             )
             ids = [(int(score), bytes(member).decode()) for member, score in entries]
-            if wanted := [one for score, one in ids if before is None or (score, one) < before]:
-                yield wanted
+            if wanted := [entry for entry in ids if before is None or entry < before]:
+                yield [member for _, member in wanted]
+                before = wanted[-1]
             if len(entries) < batch:
                 return
             offset += batch

@@ -252,18 +252,19 @@ class RetrievalService:
             )
         await self._replica.sync(caller.left_s())
         view = await self.collections.find(collection)
+        generation = view.generation
+        wanted = list(dict.fromkeys(document_ids))
         if filter_ is None:
-            generation = view.generation
-            wanted = dict.fromkeys(document_ids)
             ids = [some for some in wanted if generation.content_hash(some) is not None]
         else:
             check_filter_form(filter_)
-            view.generation.check_filter(filter_, of_documents=True)
-            ids = await asyncio.to_thread(view.generation.matching_documents, filter_)
+            generation.check_filter(filter_, of_documents=True)
+            wanted = ids = await asyncio.to_thread(generation.matching_documents, filter_)
         position = self._replica.applied
         for start in range(0, len(ids), _REMOVED_AT_ONCE):
             position = await self._replica.remove(view.id, ids[start : start + _REMOVED_AT_ONCE])
-        await self.files.detach(view.id, filter(is_file_id, ids))
+        # Also of those that are gone already: the store may have gone away just here before.
+        await self.files.detach(view.id, filter(is_file_id, wanted))
         return Deleted(len(ids), str(position))
 
     # --- running it ---------------------------------------------------------------------------

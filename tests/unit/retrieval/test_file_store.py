@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import grpc
@@ -10,7 +11,7 @@ import pytest
 from orrery.v1 import file_pb2 as pb
 from orrery.v1 import retrieval_pb2
 from services.retrieval.config import FileLimits, RetrievalConfig
-from services.retrieval.files import Attachment, FileStore
+from services.retrieval.files import Attachment, FileInfo, FileStore
 from services.runtime import store
 from tests.contract.served import refusal
 from tests.fakes.redis_server import RedisServer
@@ -69,6 +70,67 @@ async def test_attachments_of_collections_that_are_gone_are_forgotten_at_start(
     async with site(redis.url, tmp_path / "data"):
         assert await files.attached_collections() == set()
     assert await client.keys("orrery:files:*") == []
+    await client.aclose()
+
+
+async def test_start_spares_attachments_of_a_collection_made_just_then(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        site(redis.url, tmp_path / "one") as starting,
+        site(redis.url, tmp_path / "two") as other,
+    ):
+        service = starting.server.service
+        attached_collections = service.files.attached_collections
+        made: list[tuple[str, str]] = []
+
+        async def after_another_was_made() -> set[str]:
+            name = await other.client.collection()
+            request = pb.CreateFileRequest(name="a.txt", data=b"words")
+            file_id = (await other.client.files.CreateFile(request)).file.id
+            attach = pb.AttachFileRequest(collection=name, file_id=file_id)
+            await other.client.files.AttachFile(attach)
+            made.append((name, file_id))
+            return await attached_collections()
+
+        monkeypatch.setattr(service.files, "attached_collections", after_another_was_made)
+        await service.attachments.forget_orphans()
+        [(name, file_id)] = made
+        assert (await service.attachments.get(name, file_id)).error is None
+
+
+async def test_deleting_documents_again_forgets_attachments_that_were_left(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    file_id = "file-" + "0" * 24
+    async with site(redis.url, tmp_path / "data") as alone:
+        name, service = await alone.client.collection(), alone.server.service
+        # As a delete leaves it that is cut off by a loss of the store.
+        view = await service.collections.find(name)
+        await service.files.attach(view.id, Attachment(file_id, 1, 10, 1_700_000_000_000, {}))
+        request = retrieval_pb2.DeleteRequest(collection=name, document_ids=[file_id])
+        assert (await alone.client.stub.Delete(request)).num_deleted == 0
+        assert await service.attachments.page(name, None, 10) == ([], False)
+
+
+async def test_file_added_while_a_page_is_read_repeats_no_other(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = store.connect(redis.url)
+    files = FileStore(client, FileLimits())
+    made = []
+    for number in range(9):
+        made.append(await files.create(f"{number}", "odd" * (number % 2), b"x"))
+        await asyncio.sleep(0.002)  # so that each has a time of its own
+    infos = files._infos
+
+    async def and_another(ids: list[str]) -> list[FileInfo]:
+        await files.create("late", "", b"x")
+        return await infos(ids)
+
+    monkeypatch.setattr(files, "_infos", and_another)
+    page, more = await files.page(None, 3, "odd")
+    assert (page, more) == ([made[7], made[5], made[3]], True)
     await client.aclose()
 
 
