@@ -76,6 +76,11 @@ def asked_search(message: pb.SearchOptions) -> AskedSearch:
         asked["mmr_lambda"] = getattr(message.diversity, "lambda") if given else 0.5
     asked["mode"] = known_enum(message.mode, _MODES, "options.mode")
     asked["rerank"] = known_enum(message.rerank, _RERANKS, "options.rerank")
+    if message.HasField("fusion") and asked["mode"] in (SearchMode.DENSE, SearchMode.SPARSE):
+        raise InvalidRequest(
+            f"options.fusion: a {asked['mode'].name} search has one ranking: nothing is fused",
+            field="options.fusion",
+        )
     return AskedSearch(**asked)
 
 

@@ -88,7 +88,7 @@ def test_set_options_are_taken_as_they_are() -> None:
     asked = search_messages.asked_search(
         pb.SearchOptions(
             k=0,
-            mode=pb.SEARCH_MODE_SPARSE,
+            mode=pb.SEARCH_MODE_HYBRID,
             fusion=pb.FusionOptions(dense_weight=0, rrf_k=7),
             num_candidates=9,
             min_score=0,
@@ -99,7 +99,7 @@ def test_set_options_are_taken_as_they_are() -> None:
     )
     assert asked == AskedSearch(
         k=0,
-        mode=SearchMode.SPARSE,
+        mode=SearchMode.HYBRID,
         dense_weight=0.0,
         rrf_k=7,
         num_candidates=9,
@@ -115,6 +115,10 @@ def test_set_options_are_taken_as_they_are() -> None:
     [
         (pb.SearchOptions(mode=9), "options.mode"),
         (pb.SearchOptions(rerank=9), "options.rerank"),
+        (
+            pb.SearchOptions(mode=pb.SEARCH_MODE_DENSE, fusion=pb.FusionOptions(rrf_k=5)),
+            "options.fusion",
+        ),
         (pb.SearchOptions(filter=pb.Filter()), "options.filter"),
     ],
 )
