@@ -182,6 +182,7 @@ def result(
         ),
         timeline=map(_stage, answer.timeline),
         turn_saved=answer.turn_saved,
+        truncated=answer.truncated,
     )
 
 

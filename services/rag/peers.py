@@ -194,7 +194,8 @@ class PeerServices:
                 for delta in response.choices:
                     if delta.finish_reason == generation_pb2.FINISH_REASON_DEADLINE:
                         raise DeadlineExceeded("the time was up before the answer was whole")
-                    yield Piece(delta.index, delta.text, response.model, usage, timing)
+                    truncated = delta.finish_reason == generation_pb2.FINISH_REASON_LENGTH
+                    yield Piece(delta.index, delta.text, response.model, usage, timing, truncated)
 
 
 def _query(query: SearchQuery) -> retrieval_pb2.SearchQuery:

@@ -165,6 +165,7 @@ class _Asking:
             rerank_ns=found.rerank_ns,
             timeline=self._timeline.stages if explain else (),
             turn_saved=saved,
+            truncated=writer.written is not None and writer.written.truncated,
         )
 
     async def _history(self) -> list[Turn]:

@@ -107,13 +107,17 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one of the completions gained. `usage` and `timing` are of the whole call so far."""
+    """What one of the completions gained. `usage` and `timing` are of the whole call so far.
+
+    `truncated`: it ended here because it reached the most tokens asked for.
+    """
 
     index: int
     text: str
     model: str
     usage: GenerationUsage
     timing: GenerationTiming
+    truncated: bool = False
 
 
 class Services(Protocol):

@@ -227,6 +227,7 @@ class Answer:
     rerank_ns: int
     timeline: tuple[StageTime, ...]
     turn_saved: bool
+    truncated: bool  # the model reached the most tokens that it may write
 
 
 Event: TypeAlias = PassagesFound | AnswerText | Answer

@@ -26,6 +26,7 @@ class _Reply:
     reader: AnswerReader
     text: str = ""
     reasoning: str = ""
+    truncated: bool = False
 
     def add(self, piece: AnswerText) -> AnswerText:
         self.text += piece.text
@@ -41,6 +42,7 @@ class Written:
     reasoning: str
     markers: Sequence[Marker]
     agreement: float
+    truncated: bool
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Writer:
         self.usage = piece.usage
         self.timing = piece.timing
         reply = replies[piece.index]
+        reply.truncated = reply.truncated or piece.truncated
         return reply.add(reply.reader.feed(piece.text))
 
     def _chosen(self, replies: list[_Reply]) -> Written:
@@ -95,4 +98,10 @@ class Writer:
                 winner, agreement = result.winner, result.agreement
                 stage.detail = f"{agreement:.0%} of {len(replies)} samples"
         reply = replies[winner]
-        return Written(reply.text, reply.reasoning.strip(), reply.reader.markers, agreement)
+        return Written(
+            reply.text,
+            reply.reasoning.strip(),
+            reply.reader.markers,
+            agreement,
+            reply.truncated,
+        )

@@ -119,11 +119,14 @@ class FakeServices:
             for index in range(sampling.num_samples):
                 reply = self.replies[min(self.num_replies, len(self.replies) - 1)]
                 self.num_replies += 1
-                for word in reply.split(" "):
+                words = reply.split(" ")
+                for number, word in enumerate(words[: sampling.max_tokens], start=1):
                     await self._pause("generate")
                     count += 1
                     usage = GenerationUsage(len(token_ids), count)
-                    yield Piece(index, f"{word} ", "fake-model", usage, GenerationTiming(1, 2, 3))
+                    timing = GenerationTiming(1, 2, 3)
+                    truncated = number == sampling.max_tokens < len(words)
+                    yield Piece(index, f"{word} ", "fake-model", usage, timing, truncated)
 
     @contextmanager
     def _call(self, name: str) -> Iterator[None]:

@@ -113,6 +113,8 @@ def _print_rest(answer: Answer, explain: bool) -> None:
         print_citations(console, answer)
     else:
         console.print(Text("No citation: the model answered by itself.", style="yellow"))
+    if answer.truncated:
+        console.print(Text("The model reached its limit of tokens.", style="yellow"))
     if answer.reasoning:
         console.print(Text(f"\nReasoning: {printable(answer.reasoning)}", style="dim"))
     if explain:

@@ -97,6 +97,8 @@ class Answer:
         agreement: Share of the samples that agree with the answer; 1 where one was drawn.
         timeline: The stages, where asked for.
         turn_saved: Whether the conversation remembers this turn.
+        truncated: Whether the model reached `max_tokens`: its answer, or the reasoning before it,
+            is not whole.
     """
 
     request_id: str
@@ -113,6 +115,7 @@ class Answer:
     timing: Timing
     timeline: tuple[StageTiming, ...]
     turn_saved: bool
+    truncated: bool
 
     @property
     def abstained(self) -> bool:

@@ -139,7 +139,7 @@ class Citation(_message.Message):
     def __init__(self, answer_start: _Optional[int] = ..., answer_end: _Optional[int] = ..., passage: _Optional[int] = ..., chunk_id: _Optional[str] = ..., document_id: _Optional[str] = ..., document_title: _Optional[str] = ..., file_name: _Optional[str] = ..., source_start: _Optional[int] = ..., source_end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., page: _Optional[int] = ..., quote: _Optional[str] = ..., score: _Optional[float] = ...) -> None: ...
 
 class AskResult(_message.Message):
-    __slots__ = ("request_id", "answer", "reasoning", "abstention", "citations", "model", "conversation_id", "agreement", "index_generation", "usage", "timing", "timeline", "turn_saved")
+    __slots__ = ("request_id", "answer", "reasoning", "abstention", "citations", "model", "conversation_id", "agreement", "index_generation", "usage", "timing", "timeline", "turn_saved", "truncated")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class AskResult(_message.Message):
     TIMING_FIELD_NUMBER: _ClassVar[int]
     TIMELINE_FIELD_NUMBER: _ClassVar[int]
     TURN_SAVED_FIELD_NUMBER: _ClassVar[int]
+    TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     answer: str
     reasoning: str
@@ -166,7 +167,8 @@ class AskResult(_message.Message):
     timing: _common_pb2.Timing
     timeline: _containers.RepeatedCompositeFieldContainer[_common_pb2.StageTiming]
     turn_saved: bool
-    def __init__(self, request_id: _Optional[str] = ..., answer: _Optional[str] = ..., reasoning: _Optional[str] = ..., abstention: _Optional[_Union[AbstentionReason, str]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., model: _Optional[str] = ..., conversation_id: _Optional[str] = ..., agreement: _Optional[float] = ..., index_generation: _Optional[int] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., turn_saved: _Optional[bool] = ...) -> None: ...
+    truncated: bool
+    def __init__(self, request_id: _Optional[str] = ..., answer: _Optional[str] = ..., reasoning: _Optional[str] = ..., abstention: _Optional[_Union[AbstentionReason, str]] = ..., citations: _Optional[_Iterable[_Union[Citation, _Mapping]]] = ..., model: _Optional[str] = ..., conversation_id: _Optional[str] = ..., agreement: _Optional[float] = ..., index_generation: _Optional[int] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ..., timeline: _Optional[_Iterable[_Union[_common_pb2.StageTiming, _Mapping]]] = ..., turn_saved: _Optional[bool] = ..., truncated: _Optional[bool] = ...) -> None: ...
 
 class AskResponse(_message.Message):
     __slots__ = ("passages", "delta", "result")

@@ -99,6 +99,7 @@ def _result(result: pb.AskResult, *, explain: bool) -> dict[str, Any]:
         "model": result.model,
         "conversation_id": result.conversation_id or None,
         "turn_saved": result.turn_saved,
+        "truncated": result.truncated,
         "agreement": np.float32(result.agreement),
         "index_generation": result.index_generation,
         "usage": values.usage(result.usage),

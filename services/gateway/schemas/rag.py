@@ -123,6 +123,7 @@ class AskAnswer(BaseModel):
     model: str
     conversation_id: str | None
     turn_saved: bool
+    truncated: bool = Field(description="The model reached `max_tokens`: it is not whole.")
     agreement: float
     index_generation: int
     usage: dict[str, int]

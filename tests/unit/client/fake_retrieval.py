@@ -312,13 +312,17 @@ class FakeRag(rag_pb2_grpc.RagServiceServicer):
     retrieval: FakeRetrieval
     seen: list[Seen] = field(default_factory=list)
     cut_short: bool = False
+    truncated: bool = False
 
     def _answer(self, request: Any) -> tuple[rag_pb2.Passages, rag_pb2.AskResult]:
         question = request.question.rstrip("?").lower()
         hits = self.retrieval._found(request.collection, question, request.options.k or 8)
         passages = rag_pb2.Passages(hits=hits, queries=[request.question])
         result = rag_pb2.AskResult(
-            request_id="r", agreement=1, conversation_id=request.conversation_id
+            request_id="r",
+            agreement=1,
+            conversation_id=request.conversation_id,
+            truncated=self.truncated,
         )
         if not hits or hits[0].score < 2:
             result.answer = "The documents do not say."

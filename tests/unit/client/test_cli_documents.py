@@ -169,6 +169,14 @@ async def test_ask_writes_the_answer_then_the_citations(platform: FakePlatform) 
     assert request.options.mode == 2  # open
 
 
+async def test_ask_says_that_an_answer_was_cut(platform: FakePlatform) -> None:
+    whole = await orrery("ask", "Who commands the Veloria?", "-c", "docs")
+    assert "limit of tokens" not in whole.stdout
+    platform.rag.truncated = True
+    cut = await orrery("ask", "Who commands the Veloria?", "-c", "docs")
+    assert "The model reached its limit of tokens." in cut.stdout
+
+
 async def test_ask_shows_an_abstention_as_such() -> None:
     outcome = await orrery("ask", "What colour?", "-c", "docs")
     assert outcome.exit_code == 0

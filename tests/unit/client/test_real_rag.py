@@ -39,6 +39,12 @@ async def test_answer_has_its_passages_citation_and_timeline(kind: str) -> None:
     assert {"search", "generate"} <= {stage.stage for stage in answer.timeline}
 
 
+async def test_answer_that_was_cut_says_so() -> None:
+    async with rag_server(services()) as server, orrery.AsyncClient(server.target) as client:
+        answer = await client.ask(QUESTION, collection="docs", max_tokens=1)
+        assert (answer.text, answer.truncated) == ("Tamir", True)
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_deadline_names_the_stage_that_spent_it(kind: str) -> None:
     async with rag_server(services(delays_s={"search": 5.0})) as server:

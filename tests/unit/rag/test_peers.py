@@ -135,6 +135,7 @@ async def test_completions_come_as_pieces_with_what_they_cost() -> None:
         assert pieces[-1].usage.prompt_tokens == len(prompt.token_ids)
         assert pieces[-1].usage.completion_tokens == 12
         assert pieces[-1].model == "toy"
+        assert [piece.index for piece in pieces if piece.truncated] in ([0, 1], [1, 0])
         await peer.close()
 
 

@@ -247,6 +247,18 @@ async def test_most_frequent_of_several_samples_wins() -> None:
     assert (sampling.num_samples, sampling.temperature, sampling.seed) == (4, 0.7, 3)
 
 
+async def test_answer_that_was_cut_says_so() -> None:
+    reply = "The captain is Tamir Osker [1]. He"
+    harness = Harness(FakeServices([SHIP], [reply]))
+    _, _, whole = await harness.asked(model="chat")
+    assert not whole.truncated
+    _, _, cut = await harness.asked(model="chat", max_tokens=6)
+    assert (cut.text, cut.truncated) == ("The captain is Tamir Osker.", True)
+    thinking = Harness(FakeServices([SHIP], ["<reasoning>It seems that the captain"]))
+    _, _, none = await thinking.asked(model="chat", chain_of_thought=True, max_tokens=4)
+    assert (none.abstention, none.truncated) == (Abstention.MODEL, True)
+
+
 async def test_reasoning_is_kept_apart() -> None:
     reply = "<reasoning>It says so.</reasoning> The captain is Tamir Osker [1]."
     harness = Harness(FakeServices([SHIP], [reply]))
