@@ -34,6 +34,7 @@ from services.runtime.errors import (
     ERROR_TABLE,
     CollectionNotFound,
     DeadlineExceeded,
+    DependencyDown,
     Internal,
 )
 from services.runtime.peer import Caller, Peer
@@ -178,6 +179,7 @@ class PeerServices:
                 n=sampling.num_samples,
             ),
         )
+        num_left = sampling.num_samples
         stream = self._peer.server_stream(application, methods.GENERATE, request, caller)
         async with aclosing(stream) as responses:
             async for response in responses:
@@ -194,8 +196,11 @@ class PeerServices:
                 for delta in response.choices:
                     if delta.finish_reason == generation_pb2.FINISH_REASON_DEADLINE:
                         raise DeadlineExceeded("the time was up before the answer was whole")
+                    num_left -= delta.finish_reason != generation_pb2.FINISH_REASON_UNSPECIFIED
                     truncated = delta.finish_reason == generation_pb2.FINISH_REASON_LENGTH
                     yield Piece(delta.index, delta.text, response.model, usage, timing, truncated)
+        if num_left:  # one that is being stopped may end a stream as if all were well
+            raise DependencyDown(f"the service {application!r} stopped before its answer was whole")
 
 
 def _query(query: SearchQuery) -> retrieval_pb2.SearchQuery:

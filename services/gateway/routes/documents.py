@@ -43,7 +43,7 @@ from services.gateway.translate.filters import metadata_filter, metadata_values
 from services.gateway.translate.retrieval import document as to_document
 from services.gateway.uploads import FORM, Upload, read_upload
 from services.gateway.upstream import Caller, error_of_item
-from services.runtime.errors import InvalidRequest, ResourceNotFound
+from services.runtime.errors import DependencyDown, InvalidRequest, ResourceNotFound
 
 __all__ = ["router"]
 
@@ -97,7 +97,13 @@ async def _upsert(
         for entry in documents:
             yield pb.UpsertRequest(collection=name, document=entry)
 
-    return await gateway.retrieval.exchange(methods.UPSERT, requests(), caller)
+    answers = await gateway.retrieval.exchange(methods.UPSERT, requests(), caller)
+    if len(answers) != len(documents):  # one that is being stopped may end a stream as if well
+        raise DependencyDown(
+            "the retrieval service stopped before it had answered for every document",
+            retry_after_s=1.0,
+        )
+    return answers
 
 
 def _uploaded(upload: Upload) -> pb.Document:

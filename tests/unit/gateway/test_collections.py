@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from orrery.v1 import retrieval_pb2 as pb
 from services.gateway.config import GatewayConfig
 from services.runtime.errors import DeadlineExceeded, DependencyDown
 from tests.unit.gateway.conftest import OpenScripted
@@ -499,8 +500,6 @@ def test_unknown_collection_is_404_everywhere(http: httpx.Client) -> None:
 
 
 async def test_token_goes_both_ways(open_scripted: OpenScripted) -> None:
-    from orrery.v1 import retrieval_pb2 as pb
-
     upstream = ScriptedUpstream(
         {
             "CreateCollection": pb.CreateCollectionResponse(consistency_token="12-1"),
@@ -530,13 +529,25 @@ async def test_token_goes_both_ways(open_scripted: OpenScripted) -> None:
 
 
 async def test_cookie_of_somebody_else_is_left_alone(open_scripted: OpenScripted) -> None:
-    from orrery.v1 import retrieval_pb2 as pb
-
     upstream = ScriptedUpstream({"Search": pb.SearchResponse()})
     async with open_scripted(upstream) as client:
         client.cookies.set("orrery-consistency", "<script>")
         await client.post("/v1/search", json={"collection": "docs", "query": "a"})
     assert upstream.requests("Search")[0].consistency_token == ""
+
+
+async def test_documents_that_got_no_answer_are_not_taken_for_done(
+    open_scripted: OpenScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ended_early(*_: Any) -> AsyncIterator[Any]:
+        yield pb.UpsertResponse(document_id="a", status=pb.UPSERT_STATUS_ADDED)
+
+    upstream = ScriptedUpstream({})
+    monkeypatch.setattr(upstream, "bidi_stream", ended_early)
+    body = {"documents": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]}
+    async with open_scripted(upstream) as client:
+        response = await client.post("/v1/collections/docs/documents", json=body)
+    assert error_of(response)[::2] == (503, "dependency_down")
 
 
 # --- without the service ----------------------------------------------------------------------

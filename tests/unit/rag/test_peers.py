@@ -6,16 +6,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
-from orrery.v1 import retrieval_pb2
+from orrery.v1 import generation_pb2, retrieval_pb2
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
 from services.rag.peers import PeerServices
 from services.rag.services import Embedder, Sampling, Search, SearchQuery, TextPurpose
 from services.rag.types import Message, SearchMode
-from services.runtime.errors import CollectionNotFound, DeadlineExceeded, InvalidRequest
+from services.runtime.errors import (
+    CollectionNotFound,
+    DeadlineExceeded,
+    DependencyDown,
+    InvalidRequest,
+)
 from services.runtime.peer import Caller, Peer
 from tests.fakes.generation_server import generation_server
 from tests.fakes.hash_embedding import DIMENSIONS, MAX_INPUT_TOKENS
@@ -137,6 +143,16 @@ async def test_completions_come_as_pieces_with_what_they_cost() -> None:
         assert pieces[-1].model == "toy"
         assert [piece.index for piece in pieces if piece.truncated] in ([0, 1], [1, 0])
         await peer.close()
+
+
+async def test_completion_without_an_end_is_not_taken_for_whole() -> None:
+    class Stopping:
+        async def server_stream(self, *_: Any) -> AsyncIterator[generation_pb2.GenerateResponse]:
+            yield generation_pb2.GenerateResponse(choices=[{"index": 0, "text": "The captain"}])
+
+    writing = PeerServices(Stopping(), retrieval="retrieval")  # type: ignore[arg-type]
+    with pytest.raises(DependencyDown, match="'toy' stopped"):
+        _ = [_ async for _ in writing.generate("toy", (1, 2), Sampling(max_tokens=4), caller())]
 
 
 async def test_completion_that_is_left_or_out_of_time_ends_in_the_service() -> None:
