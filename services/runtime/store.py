@@ -30,6 +30,8 @@ __all__ = ["connect", "store_errors"]
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 10.0
+# Beyond them a call fails at once. Redis takes some thousand clients, or what its files allow.
+MAX_CONNECTIONS = 256
 _RETRY_AFTER_S = 1.0
 
 # What Redis answers, or does not, while it cannot do its work; each passes by itself.
@@ -51,7 +53,7 @@ _PIPELINE_ERROR = "of pipeline caused error: "
 
 
 def connect(
-    url: str, *, max_connections: int = 64, call_timeout_s: float = CALL_TIMEOUT_S
+    url: str, *, max_connections: int = MAX_CONNECTIONS, call_timeout_s: float = CALL_TIMEOUT_S
 ) -> Redis:
     """A client of the Redis at `url`; it connects when first used, and again after each loss.
 

@@ -35,6 +35,16 @@ async def test_call_to_one_that_does_not_answer_ends_in_time() -> None:
         await redis.aclose()
 
 
+async def test_many_calls_at_once_are_all_answered(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as server:
+        redis = connect(server.url)
+        async with asyncio.TaskGroup() as calls:
+            for number in range(200):
+                calls.create_task(redis.set(f"key{number}", "x" * 10_000))
+        assert await redis.dbsize() == 200
+        await redis.aclose()
+
+
 async def test_store_that_cannot_write_now_is_down(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         redis = connect(server.url)
