@@ -32,7 +32,7 @@ from services.gateway.schemas.rag import (
 )
 from services.gateway.translate.rag import ask_batch_request, ask_request
 from services.gateway.upstream import Caller
-from services.runtime.errors import Internal, OrreryError
+from services.runtime.errors import DependencyDown, OrreryError
 
 __all__ = ["router"]
 
@@ -71,7 +71,7 @@ async def ask(
                 elif answer.HasField("result"):
                     result = answer.result
         if result is None:
-            raise Internal("the service ended its answer before the result")
+            raise _cut_short()
         document: dict[str, Any] = answer_document(passages, result, explain=bool(body.explain))
         return document
 
@@ -99,9 +99,18 @@ async def _application(gateway: Gateway, body: AskRequest, caller: Caller) -> st
 async def _events(
     stream: AsyncGenerator[pb.AskResponse, None], *, explain: bool
 ) -> AsyncGenerator[bytes, None]:
+    is_whole = False
     async with aclosing(stream):
         async for message in stream:
+            is_whole = message.HasField("result")
             yield ask_events(message, explain=explain)
+    if not is_whole:
+        raise _cut_short()
+
+
+def _cut_short() -> DependencyDown:
+    """One that is being stopped may end a stream as if all were well."""
+    return DependencyDown("the RAG service stopped before the result", retry_after_s=1.0)
 
 
 def _error_event(error: OrreryError) -> bytes:

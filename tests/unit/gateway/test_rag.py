@@ -182,7 +182,10 @@ async def test_failure_in_the_middle_is_an_event_and_the_end(open_scripted: Open
 async def test_stream_that_ends_without_a_result_is_an_error(open_scripted: OpenScripted) -> None:
     upstream = ScriptedUpstream({"Ask": [pb.AskResponse(passages=pb.Passages())]})
     async with open_scripted(upstream) as client:
-        assert (await client.post(URL, json=QUESTION)).status_code == 500
+        whole = await client.post(URL, json=QUESTION)
+        streamed = await client.post(URL, json=QUESTION | {"stream": True})
+    assert (whole.status_code, whole.json()["error"]["code"]) == (503, "dependency_down")
+    assert [name for name, _ in events_of(streamed.text)] == ["passages", "error"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
