@@ -8,6 +8,7 @@ Files are read in processes of their own (`readers.py`), embedded by another ser
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,8 @@ __all__ = [
 
 # Grows when the same document would be read or cut otherwise: then it is not unchanged.
 _HASHED_AS = b"orrery document 1"
+# Checking the vectors of so many would hold up the event loop.
+_CHECK_IN_THREAD_CHUNKS = 256
 _MAX_OFFSET = 2**32 - 1  # what the contract can say
 
 
@@ -224,7 +227,7 @@ class DocumentPipeline:
         info = _info(raw, read, hashed)
         check_metadata(info.metadata, "document.metadata")
         if config.embedding_application is None:
-            vectors, num_tokens = _own_vectors(raw.content, config), 0
+            vectors, num_tokens = await _own_vectors(raw.content, config), 0
         else:
             vectors, num_tokens = await self._embed(raw, read, info, config, caller)
         return Prepared(IndexedDocument(info, read.chunks, vectors), num_tokens)
@@ -291,8 +294,14 @@ def _own_chunks(chunks: tuple[OwnChunk, ...]) -> tuple[Chunk, ...]:
     )
 
 
-def _own_vectors(content: Content, config: CollectionConfig) -> Vectors:
+async def _own_vectors(content: Content, config: CollectionConfig) -> Vectors:
     assert isinstance(content, tuple)  # anything else was refused when it should be read
+    if len(content) > _CHECK_IN_THREAD_CHUNKS:
+        return await asyncio.to_thread(_checked_vectors, content, config)
+    return _checked_vectors(content, config)
+
+
+def _checked_vectors(content: tuple[OwnChunk, ...], config: CollectionConfig) -> Vectors:
     vectors = np.empty((len(content), config.dimensions), np.float32)
     for index, chunk in enumerate(content):
         where = f"document.chunks[{index}].vector"

@@ -6,6 +6,7 @@ deadline with the stage that was at work; one that is cancelled ends what it had
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -15,6 +16,7 @@ from services.retrieval import messages, pages, search_messages
 from services.retrieval.answers import built, check_size
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.ingestion import UpsertItem
+from services.retrieval.log.state import CollectionView
 from services.retrieval.searches import Found
 from services.retrieval.service import RetrievalService
 from services.retrieval.timeline import Timeline
@@ -24,6 +26,8 @@ from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, bidi_stream, unary
 
 __all__ = ["RetrievalServicer"]
+
+_READ_IN_THREAD_BYTES = 256 << 10
 
 
 class RetrievalServicer:
@@ -67,7 +71,7 @@ class RetrievalServicer:
         async with timeline.within_deadline():
             view, token = await self._service.collections.create(asked, caller)
         return pb.CreateCollectionResponse(
-            collection=messages.collection(view), consistency_token=token, timing=_total(call)
+            collection=await _shown(view), consistency_token=token, timing=_total(call)
         )
 
     @unary(pb.ListCollectionsResponse)
@@ -79,8 +83,9 @@ class RetrievalServicer:
         after = pages.read_name(request.page_token)
         await self._wait(call, request.consistency_token)
         views, more = self._service.collections.page(after, limit)
+        shown = await asyncio.to_thread(lambda: [messages.collection(view) for view in views])
         response = pb.ListCollectionsResponse(
-            collections=[messages.collection(view) for view in views],
+            collections=shown,
             next_page_token=pages.token_of_name(views[-1].name) if more else "",
             timing=_total(call),
         )
@@ -94,7 +99,7 @@ class RetrievalServicer:
         """One collection, with what its config was resolved to."""
         await self._wait(call, request.consistency_token)
         view = await self._service.collections.find(request.name, "name")
-        return pb.GetCollectionResponse(collection=messages.collection(view), timing=_total(call))
+        return pb.GetCollectionResponse(collection=await _shown(view), timing=_total(call))
 
     @unary(pb.UpdateCollectionResponse)
     async def UpdateCollection(
@@ -109,7 +114,7 @@ class RetrievalServicer:
                 request.name, title, values, caller
             )
         return pb.UpdateCollectionResponse(
-            collection=messages.collection(view), consistency_token=token, timing=_total(call)
+            collection=await _shown(view), consistency_token=token, timing=_total(call)
         )
 
     @unary(pb.DeleteCollectionResponse)
@@ -282,7 +287,7 @@ class RetrievalServicer:
         timeline, _ = self._begin(call)
         async with timeline.within_deadline():
             view = await self._service.rebuild(request.collection)
-        return pb.RebuildResponse(collection=messages.collection(view), timing=_total(call))
+        return pb.RebuildResponse(collection=await _shown(view), timing=_total(call))
 
     @unary(pb.SnapshotResponse)
     async def Snapshot(self, _request: pb.SnapshotRequest, call: Call) -> pb.SnapshotResponse:
@@ -333,7 +338,15 @@ class RetrievalServicer:
 
 async def _items(requests: AsyncIterator[pb.UpsertRequest]) -> AsyncIterator[UpsertItem]:
     async for request in requests:
-        yield messages.upsert_item(request)
+        if request.ByteSize() > _READ_IN_THREAD_BYTES:  # vectors, one number after another
+            yield await asyncio.to_thread(messages.upsert_item, request)
+        else:
+            yield messages.upsert_item(request)
+
+
+async def _shown(view: CollectionView) -> pb.Collection:
+    """In a thread: how much memory a large collection takes is counted when first asked for."""
+    return await asyncio.to_thread(messages.collection, view)
 
 
 def _put_hits(target: object, found: Found, options: pb.SearchOptions) -> None:

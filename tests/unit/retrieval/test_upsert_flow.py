@@ -15,7 +15,7 @@ from services.retrieval.config import RetrievalConfig, WorkConfig
 from services.retrieval.documents import RawDocument, content_hash
 from services.retrieval.ingestion import UpsertItem
 from services.runtime.errors import DependencyDown, Overloaded
-from tests.contract.retrieval_served import text
+from tests.contract.retrieval_served import text, vectors
 from tests.contract.served import refusal
 from tests.fakes.redis_server import RedisServer
 from tests.unit.retrieval.conftest import Site, site, until
@@ -191,6 +191,18 @@ async def test_last_of_a_document_stays_though_the_first_takes_longer_to_hash(
     )
     [stored] = (await alone.client.stub.Get(request)).documents
     assert [chunk.text for chunk in stored.chunks] == ["short"]
+
+
+async def test_large_messages_of_vectors_are_read_and_checked_as_small_ones(alone: Site) -> None:
+    name = await alone.client.vectors_collection()
+    rows = [[1.0, float(number), 0.0, 2.0] for number in range(12_000)]
+    assert vectors("big", *rows).ByteSize() > 256 << 10
+    token = await alone.client.put(name, [vectors("big", *rows)])
+    [hit] = await alone.client.search(name, token, vector=rows[3], k=1)
+    assert hit.chunk.id == "big#3"
+    rows[11_000] = [0.0] * 4
+    [answer] = await alone.client.upsert(name, [vectors("bad", *rows)])
+    assert answer.error.field == "document.chunks[11000].vector"
 
 
 async def test_collection_deleted_under_a_stream_ends_it(alone: Site) -> None:
