@@ -87,18 +87,21 @@ class Pipeline:
         )
         timeline = Timeline(caller, budget, self.running, self._metrics.stage)
         asking = _Asking(plan, caller, timeline, self._services, self._conversations)
+        is_answered = False
         with self.running.question():
             try:
                 async with aclosing(asking.events(self._config, explain=explain)) as events:
                     async for event in events:
                         if isinstance(event, Answer):
+                            is_answered = True
                             self._metrics.answered(event)
                         yield event
-            except OrreryError as error:
+            except Exception as error:
                 self._metrics.failed(kind_of(error).reason)
                 raise
             except (asyncio.CancelledError, GeneratorExit):
-                self._metrics.failed("cancelled")
+                if not is_answered:  # who has the answer may leave without waiting for the end
+                    self._metrics.failed("cancelled")
                 raise
 
 

@@ -24,7 +24,6 @@ from services.rag.services import (
 )
 from services.rag.types import GenerationTiming, GenerationUsage, Message, Passage
 from services.retrieval.ingest.lines import LineIndex
-from services.runtime.errors import OrreryError
 from services.runtime.peer import Caller
 
 INDEX_GENERATION = 7
@@ -70,7 +69,7 @@ class FakeServices:
     max_model_len: int = 1024
     embedding: Embedder | None = DEFAULT_EMBEDDER
     delays_s: dict[str, float] = field(default_factory=dict)  # by method; of generate: each word
-    errors: dict[str, OrreryError] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
     open_calls: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     searches: list[Search] = field(default_factory=list)

@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ class Harness:
         timeout_s: float = 30.0,
         explain: bool = False,
         **options: Any,
-    ) -> AsyncIterator[Event]:
+    ) -> AsyncGenerator[Event, None]:
         question = Question(
             text, "docs", AskOptions(**options), conversation_id=conversation, model=model
         )
@@ -301,6 +302,23 @@ async def test_wrong_option_costs_nothing() -> None:
     with pytest.raises(InvalidRequest):
         await harness.asked(hyde=True)
     assert not harness.services.calls
+
+
+async def test_question_is_counted_once_whoever_leaves_when() -> None:
+    harness = Harness(FakeServices([SHIP], ["Tamir Osker"]))
+    events = harness.ask()
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Answer):
+                break
+    assert (harness.counted("answered"), harness.counted("failed_cancelled")) == (1, 0)
+
+
+async def test_error_that_nobody_foresaw_is_counted() -> None:
+    harness = Harness(FakeServices([SHIP], errors={"search": ZeroDivisionError()}))
+    with pytest.raises(ZeroDivisionError):
+        await harness.asked()
+    assert harness.counted("failed_internal") == 1
 
 
 async def test_error_of_a_service_ends_the_question_as_it_is() -> None:
