@@ -48,6 +48,8 @@ class RequestLimitsConfig(BaseModel):
 
     max_inputs: int = Field(default=2048, ge=1)  # inputs of EmbedText, passages of Rerank
     max_input_bytes: int = Field(default=256 << 10, ge=1)  # UTF-8, of one input
+    # Of all pairs of a call for the cross-encoder, which reads the query with every passage.
+    max_pair_chars: int = Field(default=8 << 20, ge=1)
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
 
 

@@ -93,6 +93,17 @@ class InputReader:
         if not text.strip():
             raise InvalidRequest(f"{field}: expected a text that is not empty", field=field)
 
+    def check_pairs(self, query: str, passages: Sequence[str]) -> int:
+        """The characters of all pairs. Raises `InvalidRequest` where they are too many."""
+        num_chars = sum(map(len, passages)) + len(query) * len(passages)
+        if num_chars > self._limits.max_pair_chars:
+            raise InvalidRequest(
+                f"passages: with the query before each they have {num_chars} characters; expected "
+                f"at most {self._limits.max_pair_chars}",
+                field="passages",
+            )
+        return num_chars
+
     async def read(
         self, inputs: Sequence[Input], fields: Sequence[str], purpose: Purpose, *, truncate: bool
     ) -> list[TokenizedInput]:

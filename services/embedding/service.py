@@ -188,7 +188,7 @@ class EmbeddingService:
         for passage, field in zip(passages, self._check_passages(passages), strict=True):
             self._reader.check_text(passage, field)
         self._reader.check_text(query, "query")
-        num_chars = sum(map(len, passages)) + len(query) * len(passages)
+        num_chars = self._reader.check_pairs(query, passages)
         pairs = await offload_if_large(num_chars, lambda: scorer.tokenize(query, passages))
         jobs = [Job(pair.digest(), len(pair.ids), pair) for pair in pairs]
         answers = await self._scoring.run(jobs, deadline_s)

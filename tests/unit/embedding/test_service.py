@@ -24,6 +24,7 @@ from tests.fakes.redis_server import RedisServer, redis_server
 from tests.unit.embedding.conftest import PROMPTS
 from tests.unit.embedding.texts import TEXTS
 
+CROSS = pb.RERANK_METHOD_CROSS_ENCODER
 QUERY, PASSAGE = pb.EMBEDDING_PURPOSE_QUERY, pb.EMBEDDING_PURPOSE_PASSAGE
 
 
@@ -112,6 +113,18 @@ async def test_the_bi_encoder_is_there_beside_the_cross_encoder(served: ServedEm
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.rerank("a", ["b"], model="tiny-scorer", method=pb.RERANK_METHOD_BI_ENCODER)
     assert refusal(caught.value).field == "method"
+
+
+async def test_a_long_query_for_many_passages_is_refused_before_it_costs(
+    config: EmbeddingConfig, models: Models
+) -> None:
+    limits = config.limits.model_copy(update={"max_pair_chars": 100})
+    async with in_process(models, config.model_copy(update={"limits": limits})) as served:
+        await served.rerank("q" * 20, ["p" * 30] * 2, method=CROSS)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.rerank("q" * 20, ["p" * 5] * 5, method=CROSS)
+        assert refusal(caught.value).field == "passages"
+        await served.rerank("q" * 20, ["p" * 5] * 5, method=pb.RERANK_METHOD_BI_ENCODER)
 
 
 async def test_the_cache_answers_the_second_time_and_serves_any_dimensions(
