@@ -17,6 +17,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +26,7 @@ from tokenizers import Tokenizer
 from services.retrieval.frames import read_frame, write_frame
 from services.retrieval.ingest.chunking import chunk
 from services.retrieval.ingest.document import ParseLimits
+from services.retrieval.ingest.extracted import shortened
 from services.retrieval.ingest.parsing import parse
 from services.retrieval.ingest.tokens import load_tokenizer
 from services.retrieval.types import ChunkingConfig
@@ -52,10 +54,12 @@ def _read(header: Mapping[str, Any], data: bytes) -> dict[str, Any]:
     config = ChunkingConfig(**header["chunking"])
     chunks = chunk(parsed, config, _tokenizer(header["tokenizer"]))
     return {
-        "title": parsed.title,
+        "title": shortened(parsed.title),
         "media_type": parsed.media_type,
         "metadata": parsed.metadata,
-        "chunks": chunks,
+        "chunks": [
+            replace(one, title_path=tuple(map(shortened, one.title_path))) for one in chunks
+        ],
     }
 
 

@@ -16,7 +16,9 @@ from services.retrieval.ingest.document import (
 )
 from services.retrieval.types import Metadata
 
-__all__ = ["TextBuilder", "clean"]
+__all__ = ["TextBuilder", "clean", "shortened"]
+
+_LONGEST_TITLE = 256  # characters
 
 # Control characters, and halves of characters: no text that can be sent on.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
@@ -25,6 +27,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
 def clean(text: str) -> str:
     """The text with U+FFFD for what is no character."""
     return _UNPRINTABLE.sub("\ufffd", text)
+
+
+def shortened(title: str) -> str:
+    """A title as it is kept with every chunk under it: of a file's, the beginning will do."""
+    return title if len(title) <= _LONGEST_TITLE else f"{title[: _LONGEST_TITLE - 1]}…"
 
 
 class TextBuilder:

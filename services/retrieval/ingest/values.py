@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from services.retrieval.ingest.extracted import clean
 from services.retrieval.types import MetadataValue
 
 __all__ = ["filterable", "metadata_value"]
@@ -27,13 +28,13 @@ def metadata_value(value: object) -> MetadataValue | None:
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return value if len(value) <= _LONGEST_VALUE else None
+        return clean(value) if len(value) <= _LONGEST_VALUE else None
     if isinstance(value, int | float):
         return _number(value)
     if isinstance(value, datetime.date):  # a datetime is one, too
         return value.isoformat()
     if isinstance(value, list) and value and all(isinstance(item, str) and item for item in value):
-        return tuple(value) if sum(map(len, value)) <= _LONGEST_VALUE else None
+        return tuple(map(clean, value)) if sum(map(len, value)) <= _LONGEST_VALUE else None
     return None
 
 

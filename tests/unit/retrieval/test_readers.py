@@ -85,6 +85,32 @@ async def test_file_comes_back_in_chunks_that_are_its_text() -> None:
     assert again.chunks[0].metadata["a"] in ("1", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.md", b'---\ntitle: "%b"\n---\n# %b\n\nwords'),
+        ("a.html", b"<title>%b</title><h1>%b</h1><p>words"),
+        ("a.jsonl", b'{"title": "%b %b", "text": "words"}'),
+    ],
+)
+async def test_long_titles_of_files_are_shortened(name: str, data: bytes) -> None:
+    """Every chunk under one has it, so a few long ones would take all memory there is."""
+    async with pool() as reader:
+        read = await reader.read(job(data % (b"t" * 400, b"h" * 400), name))
+    assert len(read.title) <= 256
+    for path in (one.title_path for one in read.chunks):
+        assert all(len(title) <= 256 for title in path)
+    assert any(title.endswith("…") for title in (read.title, *read.chunks[0].title_path))
+
+
+async def test_halves_of_characters_in_front_matter_are_replaced() -> None:
+    matter = b'---\ntitle: "a\\uD800b"\nkind: "\\uDC00"\ntags: ["x\\uD800", "y"]\n---\nwords'
+    async with pool() as reader:
+        read = await reader.read(job(matter, "a.md"))
+    assert read.title == "a\ufffdb"
+    assert read.metadata == {"kind": "\ufffd", "tags": ("x\ufffd", "y")}
+
+
 async def test_bad_files_are_refused_and_the_process_goes_on(children: Children) -> None:
     async with pool() as reader:
         await reader.read(job(b"words"))

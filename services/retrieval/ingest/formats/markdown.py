@@ -19,6 +19,7 @@ from services.retrieval.ingest.document import (
     Stopwatch,
     unreadable,
 )
+from services.retrieval.ingest.extracted import clean
 from services.retrieval.ingest.formats.text import divided_by_empty_lines
 from services.retrieval.ingest.lines import LineIndex, trimmed
 from services.retrieval.ingest.values import filterable
@@ -43,9 +44,10 @@ def parse_markdown(text: str, limits: ParseLimits) -> ParsedDocument:
     matter, first_line = _front_matter(text, lines)
     blocks = _blocks(text, lines, first_line, limits)
     top = (block.title for block in blocks if block.kind is BlockKind.HEADING and block.level == 1)
-    title = matter.pop("title", "")
+    named = matter.pop("title", None)
+    title = "" if named is None else " ".join(clean(str(named)).split())
     return ParsedDocument(
-        str(title) or next(top, ""),
+        title or next(top, ""),
         text,
         tuple(blocks),
         "text/markdown",
@@ -71,7 +73,7 @@ def _blocks(text: str, lines: LineIndex, first_line: int, limits: ParseLimits) -
             continue
         kind, level, title = _KINDS.get(token.type, BlockKind.PARAGRAPH), 0, ""
         if token.type == "heading_open":
-            title = _plain(headings, tokens[position + 1].content, stopwatch)
+            title = clean(_plain(headings, tokens[position + 1].content, stopwatch))
             kind, level = (BlockKind.HEADING, int(token.tag[1:])) if title else (kind, 0)
         place = (lines.number(start), lines.number(end - 1))
         blocks.append(Block(kind, start, end, level, title, *place))

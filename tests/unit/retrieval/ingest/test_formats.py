@@ -92,6 +92,7 @@ def test_front_matter_that_is_none_stays_text(matter: str) -> None:
 def test_markdown_title_is_the_first_heading_of_level_1() -> None:
     assert parse(b"## Two\n\n# One\n\n# Other\n", "a.md").title == "One"
     assert parse(b"just text\n", "a.md").title == ""
+    assert parse(b"---\ntitle:\n---\n\n# Heading\n", "a.md").title == "Heading"
 
 
 HTML = """\
