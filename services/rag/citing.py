@@ -32,7 +32,7 @@ RELEVANCE_SHARE = 0.3
 MIN_GAIN_OF_TWO = 0.15
 # A number that the passage does not have is most likely wrong, however much else is covered.
 MISSING_NUMBER_PENALTY = 0.5
-SHORT_ANSWER_WORDS = 2
+VERDICTS = frozenset(("yes", "no", "true", "false", "oui", "non", "ja", "nein", "sí", "si", "sì"))
 
 # As the retrieval service counts lines.
 _LINE_END = re.compile(r"\r\n|\n|\r")
@@ -133,24 +133,36 @@ class _Finder:
     def best(self, text: str, among: set[int], *, marked: bool) -> _Scored | None:
         """What supports `text` best in the passages `among`; None if nothing does enough."""
         keys = tuple(word.key for word in words(text))
-        enough = MIN_MARKED_SUPPORT if marked else MIN_SUPPORT
-        if marked and len(keys) <= SHORT_ANSWER_WORDS:  # "Yes": the passage need not have the word
-            enough = 0.0
+        if not keys:
+            return None
+        is_verdict = marked and VERDICTS.issuperset(keys)
         best: _Scored | None = None
         for candidate in self._candidates:
-            if candidate.passage not in among or not keys:
+            if candidate.passage not in among:
                 continue
-            if enough and candidate.given.isdisjoint(keys):
-                continue
-            support = self._support(keys, candidate)
-            if support < enough:
-                continue
-            relevance = self._relevance(set(keys), candidate)
-            score = support * (1 - RELEVANCE_SHARE + RELEVANCE_SHARE * relevance)
+            if is_verdict:
+                score = self._verdict_score(candidate)
+            else:
+                score = self._score(keys, candidate, marked=marked)
             scored = _Scored(candidate, score)
-            if best is None or scored.rank > best.rank:
+            if score and (best is None or scored.rank > best.rank):
                 best = scored
         return best
+
+    def _score(self, keys: tuple[str, ...], candidate: _Candidate, *, marked: bool) -> float:
+        """How well it supports the words; 0 if not enough."""
+        if candidate.given.isdisjoint(keys):
+            return 0.0
+        support = self._support(keys, candidate)
+        if support < (MIN_MARKED_SUPPORT if marked else MIN_SUPPORT):
+            return 0.0
+        relevance = self._relevance(set(keys), candidate)
+        return support * (1 - RELEVANCE_SHARE + RELEVANCE_SHARE * relevance)
+
+    def _verdict_score(self, candidate: _Candidate) -> float:
+        """The passage need not have the word: what "yes" stands on is what was asked about."""
+        relevance = self._relevance(set(), candidate)
+        return relevance if relevance >= MIN_MARKED_SUPPORT else 0.0
 
     def _support(self, keys: tuple[str, ...], candidate: _Candidate) -> float:
         if _contains(candidate.keys, keys):

@@ -89,6 +89,20 @@ def test_marker_decides_the_passage() -> None:
     assert citation.quote == "The mayor of Bramhaven was taught by Tamir Osker."
 
 
+def test_marker_alone_supports_nothing() -> None:
+    assert cite("Quill Harrow", QUESTION, [SHIP], [0], [Marker(12, (1,))]) == []
+    assert cite("1888", "When was the Veloria launched?", [SHIP], [0], [Marker(4, (1,))]) == []
+
+
+def test_verdict_is_cited_from_what_the_question_is_about() -> None:
+    question = "Was the Veloria launched in 1874?"
+    (citation,) = cite("Yes.", question, [TOWN, SHIP], [0, 1], [Marker(4, (2,))])
+    assert citation.quote == "The Veloria was launched in 1874."
+    assert 0.2 < citation.score <= 1
+    assert cite("No.", "Is glass blown in Aska?", [SHIP], [0], [Marker(3, (1,))]) == []
+    assert cite("Yes.", question, [TOWN, SHIP], [0, 1]) == [], "no passage has the word"
+
+
 def test_marker_numbers_count_the_passages_that_were_used() -> None:
     (citation,) = cite("Tamir Osker", QUESTION, [TOWN, NEAR, SHIP], [2], [Marker(11, (1,))])
     assert citation.passage == 2
