@@ -10,7 +10,7 @@ import numpy as np
 from orrery.v1 import rag_pb2 as pb
 from services.gateway import sse
 from services.gateway.rendering import values
-from services.gateway.rendering.retrieval import hit_document
+from services.gateway.rendering.retrieval import OPTION_NAMES, hit_document
 
 __all__ = ["answer_document", "ask_events", "batch_document", "conversation_document"]
 
@@ -49,7 +49,7 @@ def batch_document(response: pb.AskBatchResponse) -> dict[str, Any]:
         "id": response.request_id,
         "object": "list",
         "data": [
-            {"error": values.item_error(item.error)}
+            {"error": values.item_error(item.error, OPTION_NAMES)}
             if item.HasField("error")
             else answer_document(item.passages, item.result, explain=False)
             for item in response.items

@@ -12,6 +12,7 @@ from services.gateway.rendering import values
 
 __all__ = [
     "DOCUMENT_NAMES",
+    "OPTION_NAMES",
     "chunk_document",
     "collection_document",
     "hit_document",
@@ -51,6 +52,8 @@ _UPSERT_STATUSES = MappingProxyType(
 )
 # What the parts of a document are called by a client who sends documents.
 DOCUMENT_NAMES = MappingProxyType({"document": ""})
+# A client writes options beside what is asked, not within each other.
+OPTION_NAMES = MappingProxyType({"options": ""})
 _INDEX_PARAMETERS = tuple(pb.IndexParameters.DESCRIPTOR.fields_by_name)
 
 
@@ -193,7 +196,9 @@ def search_batch_document(
         "results": [
             {
                 "hits": [hit_document(hit, text=text, vector=vector) for hit in result.hits],
-                "error": values.item_error(result.error) if result.HasField("error") else None,
+                "error": values.item_error(result.error, OPTION_NAMES)
+                if result.HasField("error")
+                else None,
             }
             for result in response.results
         ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -78,9 +77,7 @@ def timeline(stages: Iterable[common_pb2.StageTiming]) -> list[dict[str, Any]]:
     ]
 
 
-def item_error(
-    error: retrieval_pb2.ItemError, names: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, Any]:
+def item_error(error: retrieval_pb2.ItemError, names: Mapping[str, str]) -> dict[str, Any]:
     """Why one of many failed, as an error of its own would say it."""
     body = error_body(as_client_wrote(error_of_item(error), names))["error"]
     return {key: body[key] for key in ("code", "message", "param")}

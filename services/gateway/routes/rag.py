@@ -23,6 +23,7 @@ from services.gateway.rendering.rag import (
     batch_document,
     conversation_document,
 )
+from services.gateway.rendering.retrieval import OPTION_NAMES
 from services.gateway.routes.documentation import ERROR_RESPONSES, stream_response
 from services.gateway.schemas.rag import (
     AskAnswer,
@@ -38,7 +39,6 @@ __all__ = ["router"]
 
 router = APIRouter(route_class=JsonRoute, tags=["rag"], responses=ERROR_RESPONSES)
 
-_NAMES = {"options": ""}
 _STREAM = stream_response(
     "The whole answer (with `questions`, a list of them). With `stream: true`, events: `passages`, "
     "`delta` for each piece of text, `result`, and at the end `[DONE]`; the data of each has its "
@@ -63,7 +63,7 @@ async def ask(
 
     async def one() -> dict[str, Any]:
         passages, result = pb.Passages(), None
-        stream = gateway.rag.stream(methods.ASK, await message(), caller, _NAMES)
+        stream = gateway.rag.stream(methods.ASK, await message(), caller, OPTION_NAMES)
         async with aclosing(stream):
             async for answer in stream:
                 if answer.HasField("passages"):
@@ -78,10 +78,12 @@ async def ask(
     async def many() -> dict[str, Any]:
         application = await _application(gateway, body, caller)
         batch = ask_batch_request(body, application, consistency_token)
-        return batch_document(await gateway.rag.call(methods.ASK_BATCH, batch, caller, _NAMES))
+        return batch_document(
+            await gateway.rag.call(methods.ASK_BATCH, batch, caller, OPTION_NAMES)
+        )
 
     async def begin() -> AsyncGenerator[bytes, None]:
-        stream = gateway.rag.stream(methods.ASK, await message(), caller, _NAMES)
+        stream = gateway.rag.stream(methods.ASK, await message(), caller, OPTION_NAMES)
         return _events(stream, explain=bool(body.explain))
 
     if body.stream:

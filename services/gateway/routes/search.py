@@ -12,14 +12,17 @@ from orrery.v1 import retrieval_pb2 as pb
 from services.gateway.answers import json_answer
 from services.gateway.body import JsonRoute
 from services.gateway.deps import CallerDep, ConsistencyDep, GatewayDep
-from services.gateway.rendering.retrieval import search_batch_document, search_document
+from services.gateway.rendering.retrieval import (
+    OPTION_NAMES,
+    search_batch_document,
+    search_document,
+)
 from services.gateway.routes.documentation import ERROR_RESPONSES
 from services.gateway.schemas.search import SearchAnswer, SearchRequest
 from services.gateway.translate.retrieval import search_options, search_query
 
 __all__ = ["router"]
 
-_NAMES = {"options": ""}
 
 router = APIRouter(route_class=JsonRoute, tags=["search"], responses=ERROR_RESPONSES)
 
@@ -41,7 +44,7 @@ async def search(
             consistency_token=consistency_token,
             explain=bool(body.explain),
         )
-        response = await gateway.retrieval.call(methods.SEARCH, request, caller, _NAMES)
+        response = await gateway.retrieval.call(methods.SEARCH, request, caller, OPTION_NAMES)
         return search_document(response, text=text, vector=vector, explain=bool(body.explain))
 
     async def many() -> dict[str, Any]:
@@ -52,7 +55,7 @@ async def search(
             options=search_options(body),
             consistency_token=consistency_token,
         )
-        response = await gateway.retrieval.call(methods.SEARCH_BATCH, request, caller, _NAMES)
+        response = await gateway.retrieval.call(methods.SEARCH_BATCH, request, caller, OPTION_NAMES)
         return search_batch_document(response, text=text, vector=vector)
 
     return json_answer(one if body.query is not None else many)

@@ -165,6 +165,25 @@ async def test_options_reach_the_service(open_scripted: OpenScripted) -> None:
     assert sent.filter.comparison.field == "year"
 
 
+async def test_error_of_one_question_names_the_field_as_the_client_wrote_it(
+    open_scripted: OpenScripted,
+) -> None:
+    field = "options.filter.all_of[0].field"
+    error = {"reason": "INVALID_REQUEST", "message": f"{field}: no such field", "field": field}
+    upstream = ScriptedUpstream(
+        {
+            "AskBatch": pb.AskBatchResponse(items=[{"error": error}]),
+            "SearchBatch": retrieval_pb2.SearchBatchResponse(results=[{"error": error}]),
+        }
+    )
+    async with open_scripted(upstream) as client:
+        asked = await client.post(URL, json={"collection": "docs", "questions": ["a"]})
+        found = await client.post("/v1/search", json={"collection": "docs", "queries": ["a"]})
+    for item in (asked.json()["data"][0], found.json()["results"][0]):
+        assert item["error"]["param"] == "filter.filters[0].key"
+        assert item["error"]["message"].startswith("filter.filters[0].key: ")
+
+
 async def test_failure_in_the_middle_is_an_event_and_the_end(open_scripted: OpenScripted) -> None:
     begun = pb.AskResponse(passages=pb.Passages(queries=["q"]))
     upstream = ScriptedUpstream({"Ask": [begun, DeadlineExceeded("too late", stage="generate")]})
