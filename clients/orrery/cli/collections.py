@@ -19,6 +19,7 @@ from orrery.cli.session import (
     write_json,
 )
 from orrery.cli.tables import new_table
+from orrery.results import Collection
 
 __all__ = ["collections"]
 
@@ -47,7 +48,8 @@ def list_collections(
         write_json(found)
         return
     numbers = ("DOCUMENTS", "CHUNKS", "MIB")
-    table = new_table("NAME", "TITLE", *numbers, "INDEX", "EMBEDDING", "FIELDS", numbers=numbers)
+    table = new_table("NAME", "TITLE", *numbers, "INDEX", numbers=numbers)
+    table.columns[0].no_wrap = True  # whoever reads it types it
     for each in found:
         table.add_row(
             Text(each.name),
@@ -56,10 +58,22 @@ def list_collections(
             str(each.num_chunks),
             f"{each.memory_bytes / _MIB:.1f}",
             f"{each.config.index_type}, {each.config.metric}",
-            each.config.embedding_application or "-",
-            Text(printable(", ".join(field.name for field in each.fields))),
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print()
+    for each in found:
+        console.print(Text(f"{each.name}: {printable(_details(each))}"), soft_wrap=True)
+
+
+def _details(collection: Collection) -> str:
+    """Who embeds, and what can be filtered by."""
+    application = collection.config.embedding_application or "the service's default"
+    told = f"embedded by {application}"
+    if application == "none":
+        told = "brings its own vectors"
+    names = [field.name for field in collection.fields]
+    return told + (f"; fields {', '.join(names)}" if names else "")
 
 
 @collections.command()

@@ -198,6 +198,7 @@ async def test_collections_are_listed_created_and_deleted(platform: FakePlatform
     assert made.exit_code == 0
     table = (await orrery("collections")).stdout
     assert "auto, dot" in next(line for line in table.splitlines() if line.startswith("ships"))
+    assert "ships: embedded by the service's default; fields year" in table
     listed = json.loads((await orrery("collections", "--json")).stdout)
     assert [each["name"] for each in listed] == ["docs", "ships"]
     refused = await orrery("collections", "delete", "ships", stdin="n\n")
@@ -210,6 +211,17 @@ async def test_collections_are_listed_created_and_deleted(platform: FakePlatform
     assert (await orrery("collections", "delete", "ships", "--yes")).exit_code == 2
     again = await orrery("collections", "create", "docs")
     assert again.exit_code == 4
+
+
+async def test_collections_cut_no_name_on_a_narrow_terminal(
+    platform: FakePlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = f"vs_{'0123456789ab' * 2}"
+    await orrery("collections", "create", name, "--title", "The coast")
+    table = (await orrery("collections")).stdout.split("\n\n")[0]
+    row = next(line for line in table.splitlines() if line.startswith("vs_"))
+    assert row.split() == [name, "The", "coast", "0", "0", "0.0", "auto,", "cosine"]
 
 
 async def test_status_of_a_plain_server_shows_what_it_serves(tmp_path: Path) -> None:
