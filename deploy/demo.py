@@ -161,7 +161,7 @@ def _show_urls(console: Console, state: PlatformState) -> None:
         "",
         "The command is in .venv/bin:",
         "orrery chat -m orrery-llama     talk to it",
-        f'orrery ask -c {COLLECTION} "..."       ask the demo documents',
+        f'orrery ask -c {COLLECTION} "..."        ask the demo documents',
         "orrery ingest DIR               take in your own; then orrery ask",
         "orrery status                   what runs, how much memory",
         "make down                       stop it; what was ingested stays",
