@@ -7,9 +7,10 @@ nor of how a question is answered.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from orrery.v1 import common_pb2
 from orrery.v1 import rag_pb2 as pb
@@ -19,7 +20,7 @@ from services.rag.conversations import Conversations, check_conversation_id
 from services.rag.pipeline import Pipeline
 from services.rag.planning import make_plan
 from services.rag.types import Answer, AnswerText, PassagesFound, Question
-from services.runtime.errors import InvalidRequest
+from services.runtime.errors import DeadlineExceeded, InvalidRequest
 from services.runtime.peer import Caller
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, server_stream, unary
@@ -27,6 +28,8 @@ from services.runtime.rpc import Call, RpcPolicy, server_stream, unary
 __all__ = ["RagServicer"]
 
 _PING_TIMEOUT_S = 1.0
+
+T = TypeVar("T")
 
 
 class RagServicer:
@@ -118,7 +121,8 @@ class RagServicer:
         """The turns of a conversation."""
         check_conversation_id(request.conversation_id)
         caller = self._caller(call)
-        found = await self._conversations.get(caller.api_key, request.conversation_id)
+        work = self._conversations.get(caller.api_key, request.conversation_id)
+        found = await _in_time(caller, work)
         return messages.conversation(found, common_pb2.Timing(total_ns=call.total_ns))
 
     @unary(pb.DeleteConversationResponse)
@@ -128,7 +132,8 @@ class RagServicer:
         """Forgets a conversation."""
         check_conversation_id(request.conversation_id)
         caller = self._caller(call)
-        await self._conversations.delete(caller.api_key, request.conversation_id)
+        work = self._conversations.delete(caller.api_key, request.conversation_id)
+        await _in_time(caller, work)
         return pb.DeleteConversationResponse(timing=common_pb2.Timing(total_ns=call.total_ns))
 
     @unary(pb.RagServiceGetLoadResponse)
@@ -181,6 +186,17 @@ class RagServicer:
         except Exception as exc:  # noqa: BLE001 - one question's failure must not end the others
             return messages.failed(self._rpc.taxonomic(exc, call.method, call.request_id))
         return item
+
+
+async def _in_time(caller: Caller, work: Awaitable[T]) -> T:
+    """Awaits a store that may not answer, until the deadline. Raises `DeadlineExceeded`."""
+    try:
+        async with asyncio.timeout(caller.left_s()):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            "the store did not answer before the time was up", stage="conversation"
+        ) from error
 
 
 def _sum_usage(items: list[pb.AskBatchItem]) -> common_pb2.Usage:

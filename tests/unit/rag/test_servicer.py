@@ -6,6 +6,7 @@ What holds over the real ones is in tests/contract.
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -168,6 +169,21 @@ async def test_batch_larger_than_what_is_answered_at_a_time_is_answered() -> Non
     batch = pb.AskBatchRequest(questions=["Who?"] * 9, collection="docs")
     async with serving(services, limited(max_running=1)) as (stub, _):
         assert len((await stub.AskBatch(batch)).items) == 9
+
+
+async def test_conversation_of_a_silent_store_ends_with_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        async with serving(FakeServices(), redis_url=url) as (stub, _):
+            calls = (
+                (stub.GetConversation, pb.GetConversationRequest(conversation_id="c")),
+                (stub.DeleteConversation, pb.DeleteConversationRequest(conversation_id="c")),
+            )
+            for call, request in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call(request, metadata=[("x-timeout-ms", "100")])
+                assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert error_info(caught.value).metadata["stage"] == "conversation"
 
 
 async def test_error_names_its_field() -> None:
