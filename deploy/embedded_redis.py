@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil
 
 from deploy.node import StartError
+from deploy.ports import HOST
 from deploy.processes import MARKER, end_processes, find_processes
 from deploy.ray_environment import REPOSITORY
-from deploy.redis_server import HOST, STOP_LIMIT_S, RedisFolder, answers
+from deploy.redis_server import STOP_LIMIT_S, RedisFolder, answers
 
 __all__ = ["EmbeddedRedis", "check_external", "find", "start", "stop"]
 

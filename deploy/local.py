@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -30,6 +29,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy import embedded_redis, node
 from deploy.node import HOST, StartError
+from deploy.ports import free_port, is_free
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
 from deploy.state import PlatformState
@@ -120,10 +120,10 @@ def _start(
         redis_url, redis_address = _redis(options, platform_id)
         progress.update(tasks["redis"], state="running", completed=1)
         environment = ray_environment(
-            platform_id, run_dir, _free_port(), _free_port(), options.data_dir, redis_url
+            platform_id, run_dir, free_port(), free_port(), options.data_dir, redis_url
         )
         progress.update(tasks["ray"], state="starting")
-        address = node.start_ray(environment, run_dir, options.metrics_port, _free_port())
+        address = node.start_ray(environment, run_dir, options.metrics_port, free_port())
         node.connect(address, environment)
         progress.update(tasks["ray"], state="running", completed=1)
 
@@ -219,8 +219,8 @@ def _load_config(options: Options) -> dict[str, Any]:
 def _with_ports(options: Options) -> Options:
     ports = {}
     for name in ("http", "grpc", "metrics"):
-        port = getattr(options, f"{name}_port") or _free_port()
-        if not _is_free(port):
+        port = getattr(options, f"{name}_port") or free_port()
+        if not is_free(port):
             raise StartError(
                 f"{name} port {port} is taken by another process: stop it, or choose another "
                 f"with --{name}-port or ORRERY_{name.upper()}_PORT"
@@ -232,22 +232,6 @@ def _with_ports(options: Options) -> Options:
         grpc_port=ports["grpc"],
         metrics_port=ports["metrics"],
     )
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _run_dir(platform_id: str) -> Path:

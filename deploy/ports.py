@@ -1,0 +1,51 @@
+"""Which ports of this machine a platform takes. Knows nothing of what listens there."""
+
+from __future__ import annotations
+
+import random
+import socket
+
+__all__ = ["HOST", "NoFreePorts", "free_port", "is_free", "replica_ports"]
+
+HOST = "127.0.0.1"
+# Below the ports that the system gives to connections, above those of Ray's workers.
+FIRST_REPLICA_PORT, LAST_REPLICA_PORT = 20_000, 30_000
+REPLICA_PORTS = 100  # one for each replica, and for those that ended a moment ago
+
+
+class NoFreePorts(Exception):
+    """There is no block of ports for the replicas."""
+
+
+def free_port() -> int:
+    """Any port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def replica_ports(platform_id: str) -> range:
+    """A block of ports for the gRPC servers of one platform's replicas, free all of them.
+
+    Ray Serve gives every platform the same ports and means to notice when one is taken, but does
+    not (it hands gRPC `so_reuseport` as a text, which gRPC ignores): two platforms on one machine
+    would take each other's calls. Raises `NoFreePorts`.
+    """
+    starts = list(range(FIRST_REPLICA_PORT, LAST_REPLICA_PORT, REPLICA_PORTS))
+    random.Random(platform_id).shuffle(starts)  # noqa: S311 - two that start at once differ
+    for start in starts:
+        block = range(start, start + REPLICA_PORTS)
+        if all(map(is_free, block)):
+            return block
+    raise NoFreePorts(f"no {REPLICA_PORTS} ports in a row are free for the replicas")
