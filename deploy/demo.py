@@ -43,13 +43,16 @@ QUESTIONS = (
 
 def main() -> int:
     console = Console()
-    data_dir = data_dir_of(Settings.from_env())
+    settings = Settings.from_env()
+    data_dir = data_dir_of(settings)
+    api_key = next(iter(settings.all_api_keys()), None)  # the platform's own, where it asks for one
     state = PlatformState.load(data_dir)
     if state is None:
         console.print("[bold red]error:[/] no platform is running; start it with `make up`")
         return 1
-    with Client(state.grpc) as client:
-        openai = OpenAI(base_url=f"http://{state.http}/v1", api_key="not-needed-on-loopback")
+    with Client(state.grpc, api_key=api_key) as client:
+        base_url = f"http://{state.http}/v1"
+        openai = OpenAI(base_url=base_url, api_key=api_key or "not-needed-on-loopback")
         _show_models(console, client)
         for model in MODELS:
             _stream_by_grpc(console, client, model)

@@ -5,6 +5,7 @@ Takes the demo folder in, then runs `orrery eval rag` on its questions twice.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,20 +23,25 @@ MODEL = "orrery-llama"
 
 def main() -> int:
     console = Console()
-    data_dir = data_dir_of(Settings.from_env())
+    settings = Settings.from_env()
+    data_dir = data_dir_of(settings)
+    api_key = next(iter(settings.all_api_keys()), None)  # the platform's own, where it asks for one
     state = PlatformState.load(data_dir)
     if state is None:
         console.print("[bold red]error:[/] no platform is running; start it with `make up`")
         return 1
     folder = DemoFolder.below(data_dir)
-    with Client(state.grpc) as client:
+    with Client(state.grpc, api_key=api_key) as client:
         ingest(client, folder)
+    environment = {**os.environ, **({"ORRERY_API_KEY": api_key} if api_key else {})}
     orrery = [str(Path(sys.executable).with_name("orrery")), "eval", "rag", "--target", state.grpc]
     dataset = ["--dataset", str(folder.questions), "--model", MODEL]
     console.rule(f"{MODEL} with the documents")
-    found = subprocess.run([*orrery, *dataset, "--collection", COLLECTION], check=False)
+    found = subprocess.run(
+        [*orrery, *dataset, "--collection", COLLECTION], env=environment, check=False
+    )
     console.rule(f"{MODEL} without them")
-    bare = subprocess.run([*orrery, *dataset, "--without-documents"], check=False)
+    bare = subprocess.run([*orrery, *dataset, "--without-documents"], env=environment, check=False)
     return found.returncode or bare.returncode
 
 

@@ -95,7 +95,7 @@ def check_asked(asked: AskedSearch, limits: RequestLimits) -> None:
 
 def _check_range(field: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:  # NaN compares false
-        raise InvalidRequest(f"{field}: expected {least:g} to {most:g}, got {value:g}", field=field)
+        raise InvalidRequest(f"{field}: expected {least} to {most}, got {value}", field=field)
 
 
 def check_query(query: Query, limits: RequestLimits, field: str = "query") -> None:

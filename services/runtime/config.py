@@ -76,10 +76,14 @@ class Settings(BaseModel):
 
     def authenticator(self) -> Authenticator:
         """Checks calls against the keys of both sources. Raises `SettingsError` for the file."""
+        return Authenticator(self.all_api_keys())
+
+    def all_api_keys(self) -> list[str]:
+        """The keys of both sources. Raises `SettingsError` for the file."""
         keys = [key.get_secret_value() for key in self.api_keys]
         if self.api_keys_file is not None:
             keys += _keys_of(self.api_keys_file)
-        return Authenticator(keys)
+        return keys
 
     def model_folder(self, path: str) -> str:
         """A model's path: as it is when absolute, else below the root when it exists there.
