@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,14 @@ async def test_a_token_beyond_the_end_of_the_log_is_refused_rather_than_waited_f
 
 async def test_waiting_for_a_token_ends_with_the_deadline(redis_url: str, tmp_path: Path) -> None:
     async with replica(redis_url, tmp_path) as one, replica(redis_url, tmp_path) as other:
+        reads_on = threading.Event()
+        held_up = asyncio.create_task(one._applier.in_writer(reads_on.wait))
         token = await other.create_collection("docs", "", config(), {})
-        with pytest.raises(DeadlineExceeded):
-            await one.wait_for(str(token), 0)
+        for deadline_s in (0, 0.05):
+            with pytest.raises(DeadlineExceeded):
+                await one.wait_for(str(token), deadline_s)
+        reads_on.set()
+        await held_up
         await one.wait_for(str(token), 5)
         await one.wait_for(None, 0)
         await one.wait_for("", 0)
