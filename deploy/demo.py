@@ -14,12 +14,17 @@ from openai import OpenAI
 from rich.console import Console
 from rich.panel import Panel
 
-from deploy.demo_data import COLLECTION, DemoFolder, Question, ingest, tour_questions
-from deploy.local import data_dir_of
+from deploy.demo_data import (
+    COLLECTION,
+    DemoFolder,
+    Question,
+    ingest,
+    running_platform,
+    tour_questions,
+)
 from deploy.state import PlatformState
 from orrery import Client
 from orrery.cli.citations import print_citations
-from services.runtime.config import Settings
 
 MODELS = ("orrery-llama", "orrery-gpt")
 STORY = "The Dorlor"
@@ -43,13 +48,10 @@ QUESTIONS = (
 
 def main() -> int:
     console = Console()
-    settings = Settings.from_env()
-    data_dir = data_dir_of(settings)
-    api_key = next(iter(settings.all_api_keys()), None)  # the platform's own, where it asks for one
-    state = PlatformState.load(data_dir)
-    if state is None:
-        console.print("[bold red]error:[/] no platform is running; start it with `make up`")
+    running = running_platform(console)
+    if running is None:
         return 1
+    state, api_key = running.state, running.api_key
     with Client(state.grpc, api_key=api_key) as client:
         base_url = f"http://{state.http}/v1"
         openai = OpenAI(base_url=base_url, api_key=api_key or "not-needed-on-loopback")
@@ -62,7 +64,7 @@ def main() -> int:
             _answer_by_http(console, openai, model)
         _show_cache(console, client)
         openai.close()
-        folder = DemoFolder.below(data_dir)
+        folder = DemoFolder.below(running.data_dir)
         _ingest(console, client, folder)
         for question in tour_questions(folder):
             _ask(console, client, question)

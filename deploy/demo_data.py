@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from rich.console import Console
+
+from deploy.local import data_dir_of
+from deploy.state import PlatformState
 from orrery import Client
 from orrery.results import IngestReport
+from services.runtime.config import Settings
 from training.demo_documents import DOCUMENTS, QUESTIONS, write_demo
 
-__all__ = ["COLLECTION", "DemoFolder", "Question", "ingest", "tour_questions"]
+__all__ = [
+    "COLLECTION",
+    "DemoFolder",
+    "Question",
+    "Running",
+    "ingest",
+    "running_platform",
+    "tour_questions",
+]
 
 COLLECTION = "demo"
 FOLDER = "demo"
@@ -51,6 +64,26 @@ class Question:
     answer: str | None
     document_id: str | None
     kind: str
+
+
+@dataclass(frozen=True)
+class Running:
+    """The platform of this data folder, and how to talk to it."""
+
+    state: PlatformState
+    data_dir: Path
+    api_key: str | None = field(repr=False)  # one of the platform's own; None: it asks for none
+
+
+def running_platform(console: Console) -> Running | None:
+    """The platform that runs; None, with a word on what to do, where there is none."""
+    settings = Settings.from_env()
+    data_dir = data_dir_of(settings)
+    state = PlatformState.load(data_dir)
+    if state is None:
+        console.print("[bold red]error:[/] no platform is running; start it with `make up`")
+        return None
+    return Running(state, data_dir, next(iter(settings.all_api_keys()), None))
 
 
 def ingest(client: Client, folder: DemoFolder) -> IngestReport:

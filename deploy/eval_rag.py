@@ -12,25 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.demo_data import COLLECTION, DemoFolder, ingest
-from deploy.local import data_dir_of
-from deploy.state import PlatformState
+from deploy.demo_data import COLLECTION, DemoFolder, ingest, running_platform
 from orrery import Client
-from services.runtime.config import Settings
 
 MODEL = "orrery-llama"
 
 
 def main() -> int:
     console = Console()
-    settings = Settings.from_env()
-    data_dir = data_dir_of(settings)
-    api_key = next(iter(settings.all_api_keys()), None)  # the platform's own, where it asks for one
-    state = PlatformState.load(data_dir)
-    if state is None:
-        console.print("[bold red]error:[/] no platform is running; start it with `make up`")
+    running = running_platform(console)
+    if running is None:
         return 1
-    folder = DemoFolder.below(data_dir)
+    state, api_key = running.state, running.api_key
+    folder = DemoFolder.below(running.data_dir)
     with Client(state.grpc, api_key=api_key) as client:
         ingest(client, folder)
     environment = {**os.environ, **({"ORRERY_API_KEY": api_key} if api_key else {})}

@@ -6,23 +6,17 @@ tokenizer lets go of the interpreter lock. Knows nothing of gRPC or protobuf.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
 
 from services.embedding.config import RequestLimitsConfig
 from services.embedding.model import TextEncoder
 from services.embedding.tokenization import TokenizedInput
 from services.runtime.errors import ContextTooLong, InvalidRequest
+from services.runtime.offload import offload_if_large
 
-__all__ = ["Input", "InputReader", "Purpose", "TextInput", "TokenInput", "offload_if_large"]
-
-# Below this, tokenizing takes less time than handing the work to a thread.
-_INLINE_CHARS = 4096
-
-T = TypeVar("T")
+__all__ = ["Input", "InputReader", "Purpose", "TextInput", "TokenInput"]
 
 
 class Purpose(StrEnum):
@@ -46,13 +40,6 @@ class TokenInput:
 
 
 Input = TextInput | TokenInput
-
-
-async def offload_if_large(num_chars: int, work: Callable[[], T]) -> T:
-    """Runs CPU work inline when it is small, in a thread when it would hold up the event loop."""
-    if num_chars <= _INLINE_CHARS:
-        return work()
-    return await asyncio.to_thread(work)
 
 
 class InputReader:

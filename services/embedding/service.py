@@ -21,13 +21,14 @@ from services.embedding.batcher import Batcher, Job
 from services.embedding.cache import EmbeddingCache, Vector, cache_prefix
 from services.embedding.config import EmbeddingConfig
 from services.embedding.cross_encoder import PairScorer, ScorerOptions, TokenizedPair
-from services.embedding.inputs import Input, InputReader, Purpose, TextInput, offload_if_large
+from services.embedding.inputs import Input, InputReader, Purpose, TextInput
 from services.embedding.metrics import BatchMetrics, CacheMetrics, RequestMetrics
 from services.embedding.model import EncoderOptions, TextEncoder, unit_length
 from services.embedding.tokenization import TokenizedInput
 from services.runtime import store
 from services.runtime.errors import InvalidRequest
 from services.runtime.metrics import MetricsRegistry
+from services.runtime.offload import offload_if_large
 
 __all__ = ["Embedded", "EmbeddingService", "Load", "Models", "Scored", "load_models"]
 

@@ -5,21 +5,15 @@ Knows nothing of gRPC or protobuf.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from services.engine.errors import InvalidRequestError
 from services.generation.backend import Backend
 from services.generation.config import RequestLimitsConfig
+from services.runtime.offload import offload_if_large
 
 __all__ = ["ChatPrompt", "PromptEncoder", "PromptInput", "TextPrompt", "TokenPrompt"]
-
-# Below this, tokenizing takes less time than handing the work to a thread.
-_INLINE_CHARS = 4096
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +109,3 @@ class PromptEncoder:
         # A character has at most four bytes: most texts need no encoding to be judged.
         if len(text) * 4 > limit and len(text.encode()) > limit:
             raise InvalidRequestError(field, f"expected at most {limit} bytes of UTF-8")
-
-
-async def offload_if_large(num_items: int, work: Callable[[], T]) -> T:
-    """Runs CPU work inline when it is small, in a thread when it would hold up the event loop."""
-    if num_items <= _INLINE_CHARS:
-        return work()
-    return await asyncio.to_thread(work)

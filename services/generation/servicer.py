@@ -29,8 +29,9 @@ from services.generation.backend import Backend
 from services.generation.collect import collect
 from services.generation.config import GenerationConfig
 from services.generation.outcomes import raise_failure
-from services.generation.prompts import PromptEncoder, offload_if_large
+from services.generation.prompts import PromptEncoder
 from services.runtime.errors import InvalidRequest, ModelNotFound
+from services.runtime.offload import offload_if_large
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, server_stream, unary
 

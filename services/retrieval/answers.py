@@ -5,11 +5,11 @@ Knows nothing of what is in them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
 from services.runtime.errors import InvalidRequest
+from services.runtime.offload import offload_if_large
 
 __all__ = ["built", "check_size"]
 
@@ -21,9 +21,7 @@ T = TypeVar("T")
 
 async def built(build: Callable[[], T], num_chunks: int) -> T:
     """What `build` makes: in a thread where it is of many chunks."""
-    if num_chunks > _BUILD_IN_THREAD_CHUNKS:
-        return await asyncio.to_thread(build)
-    return build()
+    return await offload_if_large(num_chunks, build, above=_BUILD_IN_THREAD_CHUNKS)
 
 
 def check_size(num_bytes: int, limit: int, field: str) -> None:

