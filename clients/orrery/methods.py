@@ -13,12 +13,20 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 
-from orrery.v1 import embedding_pb2, file_pb2, generation_pb2, rag_pb2, retrieval_pb2
+from orrery.v1 import (
+    embedding_pb2,
+    file_pb2,
+    generation_pb2,
+    image_pb2,
+    rag_pb2,
+    retrieval_pb2,
+)
 
 __all__ = [
     "ASK",
     "ASK_BATCH",
     "ATTACH_FILE",
+    "CLASSIFY",
     "CREATE_COLLECTION",
     "CREATE_FILE",
     "DELETE_COLLECTION",
@@ -27,9 +35,12 @@ __all__ = [
     "DELETE_FILE",
     "DETACH_FILE",
     "DETOKENIZE",
+    "EDIT_IMAGES",
+    "EMBED_IMAGE",
     "EMBED_TEXT",
     "GENERATE",
     "GENERATE_BATCH",
+    "GENERATE_IMAGES",
     "GET_ATTACHMENT",
     "GET_COLLECTION",
     "GET_CONVERSATION",
@@ -38,6 +49,8 @@ __all__ = [
     "GET_EMBEDDING_MODEL",
     "GET_FILE",
     "GET_FILE_CONTENT",
+    "GET_IMAGE_LOAD",
+    "GET_IMAGE_MODEL",
     "GET_LOAD",
     "GET_MODEL",
     "GET_RAG_LOAD",
@@ -52,6 +65,7 @@ __all__ = [
     "SCORE",
     "SEARCH",
     "SEARCH_BATCH",
+    "SIMILARITY",
     "SNAPSHOT",
     "TOKENIZE",
     "UPDATE_COLLECTION",
@@ -125,6 +139,15 @@ EMBED_TEXT = _method(
     _EMBEDDING, "EmbedText", embedding_pb2.EmbedTextRequest, embedding_pb2.EmbedTextResponse
 )
 RERANK = _method(_EMBEDDING, "Rerank", embedding_pb2.RerankRequest, embedding_pb2.RerankResponse)
+EMBED_IMAGE = _method(
+    _EMBEDDING, "EmbedImage", embedding_pb2.EmbedImageRequest, embedding_pb2.EmbedImageResponse
+)
+CLASSIFY = _method(
+    _EMBEDDING, "Classify", embedding_pb2.ClassifyRequest, embedding_pb2.ClassifyResponse
+)
+SIMILARITY = _method(
+    _EMBEDDING, "Similarity", embedding_pb2.SimilarityRequest, embedding_pb2.SimilarityResponse
+)
 GET_EMBEDDING_MODEL = _method(
     _EMBEDDING,
     "GetEmbeddingModel",
@@ -136,6 +159,24 @@ GET_EMBEDDING_LOAD = _method(
     "GetLoad",
     embedding_pb2.EmbeddingServiceGetLoadRequest,
     embedding_pb2.EmbeddingServiceGetLoadResponse,
+)
+
+_IMAGE = image_pb2.DESCRIPTOR.services_by_name["ImageService"]
+GENERATE_IMAGES = _method(
+    _IMAGE,
+    "Generate",
+    image_pb2.ImageServiceGenerateRequest,
+    image_pb2.ImageServiceGenerateResponse,
+)
+EDIT_IMAGES = _method(_IMAGE, "Edit", image_pb2.EditRequest, image_pb2.EditResponse)
+GET_IMAGE_MODEL = _method(
+    _IMAGE, "GetImageModel", image_pb2.GetImageModelRequest, image_pb2.GetImageModelResponse
+)
+GET_IMAGE_LOAD = _method(
+    _IMAGE,
+    "GetLoad",
+    image_pb2.ImageServiceGetLoadRequest,
+    image_pb2.ImageServiceGetLoadResponse,
 )
 
 _RETRIEVAL = retrieval_pb2.DESCRIPTOR.services_by_name["RetrievalService"]

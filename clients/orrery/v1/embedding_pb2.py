@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from orrery.v1 import common_pb2 as orrery_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19orrery/v1/embedding.proto\x12\torrery.v1\x1a\x16orrery/v1/common.proto\"R\n\x0e\x45mbeddingInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x13.orrery.v1.TokenIdsH\x00\x42\x06\n\x04kind\"\xc6\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x06inputs\x18\x02 \x03(\x0b\x32\x19.orrery.v1.EmbeddingInput\x12,\n\x07purpose\x18\x03 \x01(\x0e\x32\x1b.orrery.v1.EmbeddingPurpose\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08truncate\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\r\n\x0b_dimensionsB\x0b\n\t_truncate\"R\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\x08\"\xa4\x01\n\x11\x45mbedTextResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\nembeddings\x18\x03 \x03(\x0b\x32\x14.orrery.v1.Embedding\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Timing\"\x86\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08passages\x18\x03 \x03(\t\x12\x12\n\x05top_n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.orrery.v1.RerankMethodB\x08\n\x06_top_n\",\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x02\"\xca\x01\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.orrery.v1.RerankResult\x12\'\n\x06method\x18\x04 \x01(\x0e\x32\x17.orrery.v1.RerankMethod\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x06 \x01(\x0b\x32\x11.orrery.v1.Timing\")\n\x18GetEmbeddingModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xf9\x01\n\x19GetEmbeddingModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x03 \x01(\r\x12\x18\n\x10max_batch_inputs\x18\x04 \x01(\r\x12\x17\n\x0fmax_input_bytes\x18\x05 \x01(\r\x12\x12\n\nnormalized\x18\x06 \x01(\x08\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x13\n\x0bweight_hash\x18\x08 \x01(\t\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\x10\n\x08reranker\x18\n \x01(\t\x12\x11\n\tcreated_s\x18\x0b \x01(\x04\" \n\x1e\x45mbeddingServiceGetLoadRequest\"\xc9\x01\n\x1f\x45mbeddingServiceGetLoadResponse\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x1a\n\x12num_waiting_inputs\x18\x02 \x01(\r\x12\x1a\n\x12num_running_inputs\x18\x03 \x01(\r\x12\x12\n\ncache_hits\x18\x04 \x01(\x04\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x05 \x01(\x04\x12\x17\n\x0f\x63\x61\x63he_available\x18\x06 \x01(\x08\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x04*q\n\x10\x45mbeddingPurpose\x12!\n\x1d\x45MBEDDING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45MBEDDING_PURPOSE_QUERY\x10\x01\x12\x1d\n\x19\x45MBEDDING_PURPOSE_PASSAGE\x10\x02*l\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x1f\n\x1bRERANK_METHOD_CROSS_ENCODER\x10\x01\x12\x1c\n\x18RERANK_METHOD_BI_ENCODER\x10\x02\x32\xdb\x02\n\x10\x45mbeddingService\x12\x46\n\tEmbedText\x12\x1b.orrery.v1.EmbedTextRequest\x1a\x1c.orrery.v1.EmbedTextResponse\x12=\n\x06Rerank\x12\x18.orrery.v1.RerankRequest\x1a\x19.orrery.v1.RerankResponse\x12^\n\x11GetEmbeddingModel\x12#.orrery.v1.GetEmbeddingModelRequest\x1a$.orrery.v1.GetEmbeddingModelResponse\x12`\n\x07GetLoad\x12).orrery.v1.EmbeddingServiceGetLoadRequest\x1a*.orrery.v1.EmbeddingServiceGetLoadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19orrery/v1/embedding.proto\x12\torrery.v1\x1a\x16orrery/v1/common.proto\"R\n\x0e\x45mbeddingInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x13.orrery.v1.TokenIdsH\x00\x42\x06\n\x04kind\"\xc6\x01\n\x10\x45mbedTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12)\n\x06inputs\x18\x02 \x03(\x0b\x32\x19.orrery.v1.EmbeddingInput\x12,\n\x07purpose\x18\x03 \x01(\x0e\x32\x1b.orrery.v1.EmbeddingPurpose\x12\x17\n\ndimensions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x15\n\x08truncate\x18\x05 \x01(\x08H\x01\x88\x01\x01\x42\r\n\x0b_dimensionsB\x0b\n\t_truncate\"R\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x12\n\nnum_tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\x08\"\xa4\x01\n\x11\x45mbedTextResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\nembeddings\x18\x03 \x03(\x0b\x32\x14.orrery.v1.Embedding\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Timing\"s\n\x11\x45mbedImageRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.orrery.v1.ImageContent\x12\x17\n\ndimensions\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_dimensions\"\x84\x01\n\x12\x45mbedImageResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\nembeddings\x18\x03 \x03(\x0b\x32\x14.orrery.v1.Embedding\x12!\n\x06timing\x18\x04 \x01(\x0b\x32\x11.orrery.v1.Timing\"\x8a\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06images\x18\x02 \x03(\x0b\x32\x17.orrery.v1.ImageContent\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x11\n\ttemplates\x18\x04 \x03(\t\x12\x12\n\x05top_n\x18\x05 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_top_n\"S\n\nLabelScore\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05label\x18\x02 \x01(\t\x12\x13\n\x0bprobability\x18\x03 \x01(\x02\x12\x12\n\nsimilarity\x18\x04 \x01(\x02\"7\n\x0e\x43lassification\x12%\n\x06scores\x18\x01 \x03(\x0b\x32\x15.orrery.v1.LabelScore\"\xa5\x01\n\x10\x43lassifyResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12*\n\x07results\x18\x03 \x03(\x0b\x32\x19.orrery.v1.Classification\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Timing\"S\n\x0fSimilarityInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x17.orrery.v1.ImageContentH\x00\x42\x06\n\x04kind\"w\n\x11SimilarityRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12(\n\x04left\x18\x02 \x03(\x0b\x32\x1a.orrery.v1.SimilarityInput\x12)\n\x05right\x18\x03 \x03(\x0b\x32\x1a.orrery.v1.SimilarityInput\" \n\rSimilarityRow\x12\x0f\n\x07\x63osines\x18\x01 \x03(\x02\"\xa3\x01\n\x12SimilarityResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12&\n\x04rows\x18\x03 \x03(\x0b\x32\x18.orrery.v1.SimilarityRow\x12\x1f\n\x05usage\x18\x04 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Timing\"\x86\x01\n\rRerankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08passages\x18\x03 \x03(\t\x12\x12\n\x05top_n\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\'\n\x06method\x18\x05 \x01(\x0e\x32\x17.orrery.v1.RerankMethodB\x08\n\x06_top_n\",\n\x0cRerankResult\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05score\x18\x02 \x01(\x02\"\xca\x01\n\x0eRerankResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.orrery.v1.RerankResult\x12\'\n\x06method\x18\x04 \x01(\x0e\x32\x17.orrery.v1.RerankMethod\x12\x1f\n\x05usage\x18\x05 \x01(\x0b\x32\x10.orrery.v1.Usage\x12!\n\x06timing\x18\x06 \x01(\x0b\x32\x11.orrery.v1.Timing\")\n\x18GetEmbeddingModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x9c\x03\n\x19GetEmbeddingModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x01(\r\x12\x18\n\x10max_input_tokens\x18\x03 \x01(\r\x12\x18\n\x10max_batch_inputs\x18\x04 \x01(\r\x12\x17\n\x0fmax_input_bytes\x18\x05 \x01(\r\x12\x12\n\nnormalized\x18\x06 \x01(\x08\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\x13\n\x0bweight_hash\x18\x08 \x01(\t\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\x10\n\x08reranker\x18\n \x01(\t\x12\x11\n\tcreated_s\x18\x0b \x01(\x04\x12\'\n\nmodalities\x18\x0c \x03(\x0e\x32\x13.orrery.v1.Modality\x12\x17\n\x0fmax_image_bytes\x18\r \x01(\r\x12\x18\n\x10max_image_pixels\x18\x0e \x01(\r\x12\x18\n\x10max_batch_images\x18\x0f \x01(\r\x12\x17\n\x0flabel_templates\x18\x10 \x03(\t\x12\x12\n\nmax_labels\x18\x11 \x01(\r\" \n\x1e\x45mbeddingServiceGetLoadRequest\"\xc9\x01\n\x1f\x45mbeddingServiceGetLoadResponse\x12\x13\n\x0bnum_running\x18\x01 \x01(\r\x12\x1a\n\x12num_waiting_inputs\x18\x02 \x01(\r\x12\x1a\n\x12num_running_inputs\x18\x03 \x01(\r\x12\x12\n\ncache_hits\x18\x04 \x01(\x04\x12\x14\n\x0c\x63\x61\x63he_misses\x18\x05 \x01(\x04\x12\x17\n\x0f\x63\x61\x63he_available\x18\x06 \x01(\x08\x12\x16\n\x0eresident_bytes\x18\x07 \x01(\x04*q\n\x10\x45mbeddingPurpose\x12!\n\x1d\x45MBEDDING_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45MBEDDING_PURPOSE_QUERY\x10\x01\x12\x1d\n\x19\x45MBEDDING_PURPOSE_PASSAGE\x10\x02*l\n\x0cRerankMethod\x12\x1d\n\x19RERANK_METHOD_UNSPECIFIED\x10\x00\x12\x1f\n\x1bRERANK_METHOD_CROSS_ENCODER\x10\x01\x12\x1c\n\x18RERANK_METHOD_BI_ENCODER\x10\x02*K\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x32\xb6\x04\n\x10\x45mbeddingService\x12\x46\n\tEmbedText\x12\x1b.orrery.v1.EmbedTextRequest\x1a\x1c.orrery.v1.EmbedTextResponse\x12=\n\x06Rerank\x12\x18.orrery.v1.RerankRequest\x1a\x19.orrery.v1.RerankResponse\x12I\n\nEmbedImage\x12\x1c.orrery.v1.EmbedImageRequest\x1a\x1d.orrery.v1.EmbedImageResponse\x12\x43\n\x08\x43lassify\x12\x1a.orrery.v1.ClassifyRequest\x1a\x1b.orrery.v1.ClassifyResponse\x12I\n\nSimilarity\x12\x1c.orrery.v1.SimilarityRequest\x1a\x1d.orrery.v1.SimilarityResponse\x12^\n\x11GetEmbeddingModel\x12#.orrery.v1.GetEmbeddingModelRequest\x1a$.orrery.v1.GetEmbeddingModelResponse\x12`\n\x07GetLoad\x12).orrery.v1.EmbeddingServiceGetLoadRequest\x1a*.orrery.v1.EmbeddingServiceGetLoadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orrery.v1.embedding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDDINGPURPOSE']._serialized_start=1521
-  _globals['_EMBEDDINGPURPOSE']._serialized_end=1634
-  _globals['_RERANKMETHOD']._serialized_start=1636
-  _globals['_RERANKMETHOD']._serialized_end=1744
+  _globals['_EMBEDDINGPURPOSE']._serialized_start=2793
+  _globals['_EMBEDDINGPURPOSE']._serialized_end=2906
+  _globals['_RERANKMETHOD']._serialized_start=2908
+  _globals['_RERANKMETHOD']._serialized_end=3016
+  _globals['_MODALITY']._serialized_start=3018
+  _globals['_MODALITY']._serialized_end=3093
   _globals['_EMBEDDINGINPUT']._serialized_start=64
   _globals['_EMBEDDINGINPUT']._serialized_end=146
   _globals['_EMBEDTEXTREQUEST']._serialized_start=149
@@ -44,20 +46,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDING']._serialized_end=431
   _globals['_EMBEDTEXTRESPONSE']._serialized_start=434
   _globals['_EMBEDTEXTRESPONSE']._serialized_end=598
-  _globals['_RERANKREQUEST']._serialized_start=601
-  _globals['_RERANKREQUEST']._serialized_end=735
-  _globals['_RERANKRESULT']._serialized_start=737
-  _globals['_RERANKRESULT']._serialized_end=781
-  _globals['_RERANKRESPONSE']._serialized_start=784
-  _globals['_RERANKRESPONSE']._serialized_end=986
-  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_start=988
-  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_end=1029
-  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_start=1032
-  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_end=1281
-  _globals['_EMBEDDINGSERVICEGETLOADREQUEST']._serialized_start=1283
-  _globals['_EMBEDDINGSERVICEGETLOADREQUEST']._serialized_end=1315
-  _globals['_EMBEDDINGSERVICEGETLOADRESPONSE']._serialized_start=1318
-  _globals['_EMBEDDINGSERVICEGETLOADRESPONSE']._serialized_end=1519
-  _globals['_EMBEDDINGSERVICE']._serialized_start=1747
-  _globals['_EMBEDDINGSERVICE']._serialized_end=2094
+  _globals['_EMBEDIMAGEREQUEST']._serialized_start=600
+  _globals['_EMBEDIMAGEREQUEST']._serialized_end=715
+  _globals['_EMBEDIMAGERESPONSE']._serialized_start=718
+  _globals['_EMBEDIMAGERESPONSE']._serialized_end=850
+  _globals['_CLASSIFYREQUEST']._serialized_start=853
+  _globals['_CLASSIFYREQUEST']._serialized_end=991
+  _globals['_LABELSCORE']._serialized_start=993
+  _globals['_LABELSCORE']._serialized_end=1076
+  _globals['_CLASSIFICATION']._serialized_start=1078
+  _globals['_CLASSIFICATION']._serialized_end=1133
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1136
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1301
+  _globals['_SIMILARITYINPUT']._serialized_start=1303
+  _globals['_SIMILARITYINPUT']._serialized_end=1386
+  _globals['_SIMILARITYREQUEST']._serialized_start=1388
+  _globals['_SIMILARITYREQUEST']._serialized_end=1507
+  _globals['_SIMILARITYROW']._serialized_start=1509
+  _globals['_SIMILARITYROW']._serialized_end=1541
+  _globals['_SIMILARITYRESPONSE']._serialized_start=1544
+  _globals['_SIMILARITYRESPONSE']._serialized_end=1707
+  _globals['_RERANKREQUEST']._serialized_start=1710
+  _globals['_RERANKREQUEST']._serialized_end=1844
+  _globals['_RERANKRESULT']._serialized_start=1846
+  _globals['_RERANKRESULT']._serialized_end=1890
+  _globals['_RERANKRESPONSE']._serialized_start=1893
+  _globals['_RERANKRESPONSE']._serialized_end=2095
+  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_start=2097
+  _globals['_GETEMBEDDINGMODELREQUEST']._serialized_end=2138
+  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_start=2141
+  _globals['_GETEMBEDDINGMODELRESPONSE']._serialized_end=2553
+  _globals['_EMBEDDINGSERVICEGETLOADREQUEST']._serialized_start=2555
+  _globals['_EMBEDDINGSERVICEGETLOADREQUEST']._serialized_end=2587
+  _globals['_EMBEDDINGSERVICEGETLOADRESPONSE']._serialized_start=2590
+  _globals['_EMBEDDINGSERVICEGETLOADRESPONSE']._serialized_end=2791
+  _globals['_EMBEDDINGSERVICE']._serialized_start=3096
+  _globals['_EMBEDDINGSERVICE']._serialized_end=3662
 # @@protoc_insertion_point(module_scope)

@@ -19,12 +19,21 @@ class RerankMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RERANK_METHOD_UNSPECIFIED: _ClassVar[RerankMethod]
     RERANK_METHOD_CROSS_ENCODER: _ClassVar[RerankMethod]
     RERANK_METHOD_BI_ENCODER: _ClassVar[RerankMethod]
+
+class Modality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODALITY_UNSPECIFIED: _ClassVar[Modality]
+    MODALITY_TEXT: _ClassVar[Modality]
+    MODALITY_IMAGE: _ClassVar[Modality]
 EMBEDDING_PURPOSE_UNSPECIFIED: EmbeddingPurpose
 EMBEDDING_PURPOSE_QUERY: EmbeddingPurpose
 EMBEDDING_PURPOSE_PASSAGE: EmbeddingPurpose
 RERANK_METHOD_UNSPECIFIED: RerankMethod
 RERANK_METHOD_CROSS_ENCODER: RerankMethod
 RERANK_METHOD_BI_ENCODER: RerankMethod
+MODALITY_UNSPECIFIED: Modality
+MODALITY_TEXT: Modality
+MODALITY_IMAGE: Modality
 
 class EmbeddingInput(_message.Message):
     __slots__ = ("text", "token_ids")
@@ -74,6 +83,112 @@ class EmbedTextResponse(_message.Message):
     timing: _common_pb2.Timing
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
 
+class EmbedImageRequest(_message.Message):
+    __slots__ = ("model", "images", "dimensions")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    images: _containers.RepeatedCompositeFieldContainer[_common_pb2.ImageContent]
+    dimensions: int
+    def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_common_pb2.ImageContent, _Mapping]]] = ..., dimensions: _Optional[int] = ...) -> None: ...
+
+class EmbedImageResponse(_message.Message):
+    __slots__ = ("request_id", "model", "embeddings", "timing")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDINGS_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    embeddings: _containers.RepeatedCompositeFieldContainer[Embedding]
+    timing: _common_pb2.Timing
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., embeddings: _Optional[_Iterable[_Union[Embedding, _Mapping]]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class ClassifyRequest(_message.Message):
+    __slots__ = ("model", "images", "labels", "templates", "top_n")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    TOP_N_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    images: _containers.RepeatedCompositeFieldContainer[_common_pb2.ImageContent]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    templates: _containers.RepeatedScalarFieldContainer[str]
+    top_n: int
+    def __init__(self, model: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_common_pb2.ImageContent, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., templates: _Optional[_Iterable[str]] = ..., top_n: _Optional[int] = ...) -> None: ...
+
+class LabelScore(_message.Message):
+    __slots__ = ("index", "label", "probability", "similarity")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    label: str
+    probability: float
+    similarity: float
+    def __init__(self, index: _Optional[int] = ..., label: _Optional[str] = ..., probability: _Optional[float] = ..., similarity: _Optional[float] = ...) -> None: ...
+
+class Classification(_message.Message):
+    __slots__ = ("scores",)
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    scores: _containers.RepeatedCompositeFieldContainer[LabelScore]
+    def __init__(self, scores: _Optional[_Iterable[_Union[LabelScore, _Mapping]]] = ...) -> None: ...
+
+class ClassifyResponse(_message.Message):
+    __slots__ = ("request_id", "model", "results", "usage", "timing")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    results: _containers.RepeatedCompositeFieldContainer[Classification]
+    usage: _common_pb2.Usage
+    timing: _common_pb2.Timing
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., results: _Optional[_Iterable[_Union[Classification, _Mapping]]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
+
+class SimilarityInput(_message.Message):
+    __slots__ = ("text", "image")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    image: _common_pb2.ImageContent
+    def __init__(self, text: _Optional[str] = ..., image: _Optional[_Union[_common_pb2.ImageContent, _Mapping]] = ...) -> None: ...
+
+class SimilarityRequest(_message.Message):
+    __slots__ = ("model", "left", "right")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    left: _containers.RepeatedCompositeFieldContainer[SimilarityInput]
+    right: _containers.RepeatedCompositeFieldContainer[SimilarityInput]
+    def __init__(self, model: _Optional[str] = ..., left: _Optional[_Iterable[_Union[SimilarityInput, _Mapping]]] = ..., right: _Optional[_Iterable[_Union[SimilarityInput, _Mapping]]] = ...) -> None: ...
+
+class SimilarityRow(_message.Message):
+    __slots__ = ("cosines",)
+    COSINES_FIELD_NUMBER: _ClassVar[int]
+    cosines: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, cosines: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class SimilarityResponse(_message.Message):
+    __slots__ = ("request_id", "model", "rows", "usage", "timing")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    model: str
+    rows: _containers.RepeatedCompositeFieldContainer[SimilarityRow]
+    usage: _common_pb2.Usage
+    timing: _common_pb2.Timing
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[SimilarityRow, _Mapping]]] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
+
 class RerankRequest(_message.Message):
     __slots__ = ("model", "query", "passages", "top_n", "method")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -119,7 +234,7 @@ class GetEmbeddingModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetEmbeddingModelResponse(_message.Message):
-    __slots__ = ("model", "dimensions", "max_input_tokens", "max_batch_inputs", "max_input_bytes", "normalized", "dtype", "weight_hash", "aliases", "reranker", "created_s")
+    __slots__ = ("model", "dimensions", "max_input_tokens", "max_batch_inputs", "max_input_bytes", "normalized", "dtype", "weight_hash", "aliases", "reranker", "created_s", "modalities", "max_image_bytes", "max_image_pixels", "max_batch_images", "label_templates", "max_labels")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +246,12 @@ class GetEmbeddingModelResponse(_message.Message):
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     RERANKER_FIELD_NUMBER: _ClassVar[int]
     CREATED_S_FIELD_NUMBER: _ClassVar[int]
+    MODALITIES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    LABEL_TEMPLATES_FIELD_NUMBER: _ClassVar[int]
+    MAX_LABELS_FIELD_NUMBER: _ClassVar[int]
     model: str
     dimensions: int
     max_input_tokens: int
@@ -142,7 +263,13 @@ class GetEmbeddingModelResponse(_message.Message):
     aliases: _containers.RepeatedScalarFieldContainer[str]
     reranker: str
     created_s: int
-    def __init__(self, model: _Optional[str] = ..., dimensions: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., max_batch_inputs: _Optional[int] = ..., max_input_bytes: _Optional[int] = ..., normalized: _Optional[bool] = ..., dtype: _Optional[str] = ..., weight_hash: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., reranker: _Optional[str] = ..., created_s: _Optional[int] = ...) -> None: ...
+    modalities: _containers.RepeatedScalarFieldContainer[Modality]
+    max_image_bytes: int
+    max_image_pixels: int
+    max_batch_images: int
+    label_templates: _containers.RepeatedScalarFieldContainer[str]
+    max_labels: int
+    def __init__(self, model: _Optional[str] = ..., dimensions: _Optional[int] = ..., max_input_tokens: _Optional[int] = ..., max_batch_inputs: _Optional[int] = ..., max_input_bytes: _Optional[int] = ..., normalized: _Optional[bool] = ..., dtype: _Optional[str] = ..., weight_hash: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., reranker: _Optional[str] = ..., created_s: _Optional[int] = ..., modalities: _Optional[_Iterable[_Union[Modality, str]]] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_batch_images: _Optional[int] = ..., label_templates: _Optional[_Iterable[str]] = ..., max_labels: _Optional[int] = ...) -> None: ...
 
 class EmbeddingServiceGetLoadRequest(_message.Message):
     __slots__ = ()

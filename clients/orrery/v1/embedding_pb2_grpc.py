@@ -45,6 +45,21 @@ class EmbeddingServiceStub:
                 request_serializer=orrery_dot_v1_dot_embedding__pb2.RerankRequest.SerializeToString,
                 response_deserializer=orrery_dot_v1_dot_embedding__pb2.RerankResponse.FromString,
                 _registered_method=True)
+        self.EmbedImage = channel.unary_unary(
+                '/orrery.v1.EmbeddingService/EmbedImage',
+                request_serializer=orrery_dot_v1_dot_embedding__pb2.EmbedImageRequest.SerializeToString,
+                response_deserializer=orrery_dot_v1_dot_embedding__pb2.EmbedImageResponse.FromString,
+                _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/orrery.v1.EmbeddingService/Classify',
+                request_serializer=orrery_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=orrery_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
+        self.Similarity = channel.unary_unary(
+                '/orrery.v1.EmbeddingService/Similarity',
+                request_serializer=orrery_dot_v1_dot_embedding__pb2.SimilarityRequest.SerializeToString,
+                response_deserializer=orrery_dot_v1_dot_embedding__pb2.SimilarityResponse.FromString,
+                _registered_method=True)
         self.GetEmbeddingModel = channel.unary_unary(
                 '/orrery.v1.EmbeddingService/GetEmbeddingModel',
                 request_serializer=orrery_dot_v1_dot_embedding__pb2.GetEmbeddingModelRequest.SerializeToString,
@@ -70,6 +85,27 @@ class EmbeddingServiceServicer:
 
     def Rerank(self, request, context):
         """Orders passages by their relevance to a query.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EmbedImage(self, request, context):
+        """As EmbedText, for pictures. Of a model that embeds both, texts and pictures share one space.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Classify(self, request, context):
+        """Zero-shot: which of the caller's labels fits a picture, without training for them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Similarity(self, request, context):
+        """Cosines between two lists of texts and pictures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +137,21 @@ def add_EmbeddingServiceServicer_to_server(servicer, server):
                     servicer.Rerank,
                     request_deserializer=orrery_dot_v1_dot_embedding__pb2.RerankRequest.FromString,
                     response_serializer=orrery_dot_v1_dot_embedding__pb2.RerankResponse.SerializeToString,
+            ),
+            'EmbedImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.EmbedImage,
+                    request_deserializer=orrery_dot_v1_dot_embedding__pb2.EmbedImageRequest.FromString,
+                    response_serializer=orrery_dot_v1_dot_embedding__pb2.EmbedImageResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=orrery_dot_v1_dot_embedding__pb2.ClassifyRequest.FromString,
+                    response_serializer=orrery_dot_v1_dot_embedding__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'Similarity': grpc.unary_unary_rpc_method_handler(
+                    servicer.Similarity,
+                    request_deserializer=orrery_dot_v1_dot_embedding__pb2.SimilarityRequest.FromString,
+                    response_serializer=orrery_dot_v1_dot_embedding__pb2.SimilarityResponse.SerializeToString,
             ),
             'GetEmbeddingModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetEmbeddingModel,
@@ -168,6 +219,87 @@ class EmbeddingService:
             '/orrery.v1.EmbeddingService/Rerank',
             orrery_dot_v1_dot_embedding__pb2.RerankRequest.SerializeToString,
             orrery_dot_v1_dot_embedding__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orrery.v1.EmbeddingService/EmbedImage',
+            orrery_dot_v1_dot_embedding__pb2.EmbedImageRequest.SerializeToString,
+            orrery_dot_v1_dot_embedding__pb2.EmbedImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orrery.v1.EmbeddingService/Classify',
+            orrery_dot_v1_dot_embedding__pb2.ClassifyRequest.SerializeToString,
+            orrery_dot_v1_dot_embedding__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Similarity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/orrery.v1.EmbeddingService/Similarity',
+            orrery_dot_v1_dot_embedding__pb2.SimilarityRequest.SerializeToString,
+            orrery_dot_v1_dot_embedding__pb2.SimilarityResponse.FromString,
             options,
             channel_credentials,
             insecure,
