@@ -1,0 +1,1 @@
+"""The image service: pictures by latent diffusion, continuously batched."""
