@@ -8,13 +8,22 @@ model and no service.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.runtime.errors import InvalidRequest
 
-__all__ = ["MEDIA_TYPES", "PictureInfo", "PictureLimits", "decode_picture", "inspect_picture"]
+__all__ = [
+    "MEDIA_TYPES",
+    "PictureInfo",
+    "PictureLimits",
+    "decode_picture",
+    "decode_transparency",
+    "inspect_picture",
+]
 
 # Pillow's name of a format, and its media type. Formats that run programs (EPS), hold other files
 # or are read by little-tested code are left out.
@@ -32,6 +41,8 @@ _ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 # All that Pillow's readers raise on bytes that are not what they claim to be.
 _UNREADABLE = (OSError, ValueError, SyntaxError, IndexError, KeyError, OverflowError, EOFError)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +79,27 @@ def decode_picture(
 
     Raises `InvalidRequest` naming `field`.
     """
-    image = _open(data, limits, field, media_type)
+    return _read(_open(data, limits, field, media_type), _to_rgb, limits, field)
+
+
+def decode_transparency(
+    data: bytes, limits: PictureLimits, field: str, *, media_type: str = ""
+) -> Image.Image | None:
+    """How opaque each pixel is, upright: 0 = wholly transparent, to 255; None of a picture without
+    transparency. Of an animation, the first frame. Likewise not for the event loop.
+
+    Raises `InvalidRequest` naming `field`.
+    """
+    return _read(_open(data, limits, field, media_type), _to_alpha, limits, field)
+
+
+def _read(
+    image: Image.Image, convert: Callable[[Image.Image], T], limits: PictureLimits, field: str
+) -> T:
+    """Decodes what `_open` opened."""
     try:
         with image:
-            upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
+            return convert(ImageOps.exif_transpose(image))
     except _TOO_LARGE as exc:
         raise _too_large(limits, field) from exc
     except _UNREADABLE as exc:
@@ -125,11 +152,19 @@ def _orientation(image: Image.Image) -> int:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits of grey: keep the upper 8
         return image.point(lambda value: value / 257).convert("L").convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if _is_transparent(image):
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", with_alpha.size, "white")
         return Image.alpha_composite(white, with_alpha).convert("RGB")
     return image.convert("RGB")
+
+
+def _to_alpha(image: Image.Image) -> Image.Image | None:
+    return image.convert("RGBA").getchannel("A") if _is_transparent(image) else None
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
 def _too_large(limits: PictureLimits, field: str) -> InvalidRequest:
