@@ -130,7 +130,12 @@ def _byte_tokenizer(folder: Path) -> CLIPTokenizer:
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     shifted = iter(range(256, 512))
     letters = [chr(byte if byte in printable else next(shifted)) for byte in range(256)]
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    tokens = [
+        *letters,
+        *(f"{letter}</w>" for letter in letters),
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     tokenizer = CLIPTokenizer(
         vocab={token: i for i, token in enumerate(tokens)},
         merges=[],
