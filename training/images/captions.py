@@ -19,7 +19,6 @@ from training.images.scenes import (
     NORMAL_RELATIONS,
     POSITIONS,
     SHAPES,
-    SIZES,
     Facts,
     ObjectFacts,
     Scene,
@@ -232,4 +231,3 @@ _CAPTION = re.compile(
     rf"(?: (?P<position>{_any(_POSITION_OF)}))?"
     rf"(?: on an? (?P<background>{_any(_BACKGROUND_OF)}) background)?"
 )
-assert set(_SIZE_OF.values()) == set(SIZES) and set(_BACKGROUND_OF.values()) == set(BACKGROUNDS)

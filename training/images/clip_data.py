@@ -1,0 +1,117 @@
+"""Batches for the contrastive training: pictures, two captions each, and which are true of which.
+
+Half of the pictures of a batch are hard negatives: the other half's with one thing changed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from transformers import CLIPTokenizer
+
+from training.images.captions import few_facts, phrase, some_facts
+from training.images.drawing import draw_many
+from training.images.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    NORMAL_RELATIONS,
+    POSITIONS,
+    SHAPES,
+    SIZES,
+    Facts,
+    ObjectFacts,
+    Scene,
+    alter,
+    draw_scene,
+    facts_of,
+)
+
+CAPTION_TOKENS = 24  # the longest caption of the grammar has 22, with both ends
+FULL_SHARE = 0.25
+UNSAID = -1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures, twice as many captions (caption i is of picture i % N), and the truth.
+
+    Shapes: pictures uint8 [N, 64, 64, 3]; token_ids int64 [2N, CAPTION_TOKENS]; truth bool [2N, N].
+    """
+
+    pictures: npt.NDArray[np.uint8]
+    token_ids: npt.NDArray[np.int64]
+    truth: npt.NDArray[np.bool_]
+
+
+def batches(
+    tokenizer: CLIPTokenizer, num_pictures: int, seed: int, first: int = 0
+) -> Iterator[Batch]:
+    """The endless stream of training batches from number `first` on; each has its own seed."""
+    number = first
+    while True:
+        yield draw_batch(tokenizer, num_pictures, random.Random(f"{seed} {number}"))
+        number += 1
+
+
+def draw_batch(tokenizer: CLIPTokenizer, num_pictures: int, rng: random.Random) -> Batch:
+    """One batch of scenes from the training side of the split."""
+    scenes = [draw_scene(rng, held_out=False) for _ in range(num_pictures // 2)]
+    scenes += [alter(scene, rng) for scene in scenes]
+    said = [
+        facts_of(scene) if rng.random() < FULL_SHARE else some_facts(scene, rng) for scene in scenes
+    ]
+    said += [few_facts(scene, rng) for scene in scenes]
+    return Batch(
+        pictures=draw_many(scenes),
+        token_ids=encode([phrase(facts, rng) for facts in said], tokenizer),
+        truth=truth_matrix(said, scenes),
+    )
+
+
+def encode(texts: Sequence[str], tokenizer: CLIPTokenizer) -> npt.NDArray[np.int64]:
+    """Token ids [len(texts), CAPTION_TOKENS], padded with the end token."""
+    encoded = tokenizer(
+        list(texts), padding="max_length", max_length=CAPTION_TOKENS, truncation=True
+    )
+    return np.array(encoded["input_ids"])
+
+
+def truth_matrix(captions: Sequence[Facts], scenes: Sequence[Scene]) -> npt.NDArray[np.bool_]:
+    """`describes` for every caption and scene at once: [len(captions), len(scenes)]."""
+    said = np.array([_code(facts) for facts in captions])
+    mirrored = np.array([_code(_mirrored(facts)) for facts in captions])
+    truth = np.array([_code(facts_of(scene)) for scene in scenes])
+    return _agrees(said, truth) | _agrees(mirrored, truth)
+
+
+def _agrees(said: npt.NDArray[np.int8], truth: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+    matches = (said[:, None] == truth[None]) | (said[:, None] == UNSAID)
+    return np.asarray(matches.all(axis=-1))
+
+
+def _mirrored(facts: Facts) -> Facts:
+    """Without a relation, a pair may be named in either order."""
+    if facts.kind != "pair" or facts.relation is not None:
+        return facts
+    return Facts(objects=facts.objects[::-1], background=facts.background)
+
+
+def _code(facts: Facts) -> list[int]:
+    """A row of small integers that is equal to another where the facts are."""
+    second = facts.objects[1] if facts.kind == "pair" else ObjectFacts()
+    row = [KINDS.index(facts.kind), facts.count]
+    for thing in (facts.objects[0], second):
+        row += [_place(thing.colour, COLOURS), _place(thing.shape, SHAPES)]
+        row.append(_place(thing.size, SIZES))
+    row.append(_place(facts.position, POSITIONS))
+    row += [_place(facts.relation, NORMAL_RELATIONS), _place(facts.background, BACKGROUNDS)]
+    return row
+
+
+def _place(value: str | None, values: tuple[str, ...]) -> int:
+    return UNSAID if value is None else values.index(value)

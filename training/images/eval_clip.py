@@ -1,0 +1,226 @@
+"""How well a CLIP model knows the drawn world: zero-shot accuracy and search, on held-out scenes.
+
+Every figure is a share of right answers, with the number of questions. Labels are judged against
+all labels of their attribute; the vector of a label is the mean over its prompts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from transformers import CLIPModel, CLIPProcessor
+
+from training.images.captions import (
+    NOUNS,
+    NUMBERS,
+    POSITION_WORDS,
+    RELATION_WORDS,
+    TEMPLATES,
+    caption,
+)
+from training.images.clip_model import image_vectors, text_vectors
+from training.images.drawing import draw_many
+from training.images.scenes import (
+    COLOURS,
+    MIRRORED,
+    POSITIONS,
+    RELATIONS,
+    SHAPES,
+    Scene,
+    SceneObject,
+    draw_scene,
+    facts_of,
+)
+
+Vectors = npt.NDArray[np.float32]
+_BATCH = 250
+_PREFIXES = ("", *TEMPLATES)
+
+
+class Encoder(Protocol):
+    """Texts and pictures to unit vectors of one space."""
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """[len(texts), dimensions]."""
+
+    def pictures(self, pictures: npt.NDArray[np.uint8]) -> Vectors:
+        """uint8 [N, height, width, 3] to [N, dimensions]."""
+
+
+class FolderEncoder:
+    """A CLIP folder, used as everybody uses it: transformers' CLIPModel and CLIPProcessor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = CLIPModel.from_pretrained(folder).eval()
+        self.processor = CLIPProcessor.from_pretrained(folder, backend="pil")
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """See `Encoder`."""
+        encoded = self.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
+        return text_vectors(self.model, encoded["input_ids"]).numpy()
+
+    @torch.inference_mode()
+    def pictures(self, pictures: npt.NDArray[np.uint8]) -> Vectors:
+        """See `Encoder`."""
+        parts = []
+        for start in range(0, len(pictures), _BATCH):
+            images = [Image.fromarray(picture) for picture in pictures[start : start + _BATCH]]
+            inputs = self.processor.image_processor(images, return_tensors="pt")
+            parts.append(image_vectors(self.model, inputs["pixel_values"]).numpy())
+        return np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share of right answers."""
+
+    title: str
+    right: int
+    num_questions: int
+
+    @property
+    def share(self) -> float:
+        """Right answers of all, 0 to 1."""
+        return self.right / self.num_questions
+
+
+def held_out_scenes(kind: str | None, count: int, seed: int) -> list[Scene]:
+    """`count` held-out scenes of one kind, or of all where `kind` is None."""
+    rng = random.Random(f"{kind} {seed}")
+    return [draw_scene(rng, held_out=True, kind=kind) for _ in range(count)]
+
+
+def distinct_scenes(count: int, seed: int) -> list[Scene]:
+    """Held-out scenes of all kinds, of which no two can be told by the same full caption."""
+    rng = random.Random(f"distinct {seed}")
+    scenes = {}
+    while len(scenes) < count:
+        scene = draw_scene(rng, held_out=True)
+        scenes.setdefault(facts_of(scene), scene)
+    return list(scenes.values())
+
+
+def evaluate(encoder: Encoder, count: int = 500, seed: int = 1) -> dict[str, Figure]:
+    """All figures, each over `count` held-out pictures."""
+    singles = held_out_scenes("single", count, seed)
+    pictures = encoder.pictures(draw_many(singles))
+    figures = {
+        name: _zero_shot(encoder, pictures, prompts, answers)
+        for name, prompts, answers in (
+            ("colour", colour_prompts(), [scene.objects[0].colour for scene in singles]),
+            ("shape", shape_prompts(), [scene.objects[0].shape for scene in singles]),
+            ("position", position_prompts(), [str(scene.position) for scene in singles]),
+        )
+    }
+    figures["relation"] = _own_labels(encoder, held_out_scenes("pair", count, seed), _relations)
+    figures["count"] = _own_labels(encoder, held_out_scenes("count", count, seed), _counts)
+    figures["search"] = search(encoder, distinct_scenes(count, seed), seed)
+    return figures
+
+
+def colour_prompts() -> dict[str, list[str]]:
+    """Prompts for each colour."""
+    return {
+        colour: [
+            f"{prefix}{_article(colour)} {colour} {noun}"
+            for prefix, noun in product(_PREFIXES, NOUNS)
+        ]
+        for colour in COLOURS
+    }
+
+
+def shape_prompts() -> dict[str, list[str]]:
+    """Prompts for each shape."""
+    return {shape: [f"{prefix}a {shape}" for prefix in _PREFIXES] for shape in SHAPES}
+
+
+def position_prompts() -> dict[str, list[str]]:
+    """Prompts for each position."""
+    return {
+        position: [
+            f"{prefix}{_article(noun)} {noun} {words}"
+            for prefix, noun, words in product(_PREFIXES, NOUNS, POSITION_WORDS[position])
+        ]
+        for position in POSITIONS
+    }
+
+
+def search(encoder: Encoder, scenes: Sequence[Scene], seed: int) -> Figure:
+    """Full captions of which the right picture comes first among the pictures of `scenes`."""
+    rng = random.Random(f"search {seed}")
+    queries = encoder.texts([caption(scene, rng, full=True) for scene in scenes])
+    scores = queries @ encoder.pictures(draw_many(scenes)).T
+    right = int((scores.argmax(axis=1) == np.arange(len(scenes))).sum())
+    return Figure(f"full caption finds its picture among {len(scenes)}", right, len(scenes))
+
+
+def _zero_shot(
+    encoder: Encoder, pictures: Vectors, prompts: dict[str, list[str]], answers: Sequence[str]
+) -> Figure:
+    scores = pictures @ _label_vectors(encoder, prompts).T
+    labels = list(prompts)
+    right = sum(labels[best] == answer for best, answer in zip(scores.argmax(1), answers))
+    return Figure(f"one of {len(labels)} labels", right, len(answers))
+
+
+def _own_labels(
+    encoder: Encoder,
+    scenes: Sequence[Scene],
+    prompts_of: Callable[[Scene], tuple[dict[str, list[str]], str]],
+) -> Figure:
+    """Zero-shot accuracy where every picture has labels of its own, as many as the others."""
+    pictures = encoder.pictures(draw_many(scenes))
+    right = 0
+    labels: dict[str, list[str]] = {}
+    for picture, scene in zip(pictures, scenes, strict=True):
+        labels, answer = prompts_of(scene)
+        scores = _label_vectors(encoder, labels) @ picture
+        right += list(labels)[int(scores.argmax())] == answer
+    return Figure(f"one of {len(labels)} captions", right, len(scenes))
+
+
+def _relations(scene: Scene) -> tuple[dict[str, list[str]], str]:
+    """Captions with each relation; the right one and its mirror's caption say the opposite."""
+    first, second = map(_named, scene.objects)
+    labels = {
+        relation: [f"{first} {words} {second}" for words in RELATION_WORDS[relation]]
+        + [f"{second} {words} {first}" for words in RELATION_WORDS[MIRRORED[relation]]]
+        for relation in RELATIONS
+    }
+    return labels, str(scene.relation)
+
+
+def _counts(scene: Scene) -> tuple[dict[str, list[str]], str]:
+    thing = scene.objects[0]
+    plural = f"{thing.shape}es" if thing.shape.endswith("s") else f"{thing.shape}s"
+    labels = {
+        str(count): [f"{prefix}{number} {thing.colour} {plural}" for prefix in _PREFIXES]
+        for number, count in NUMBERS.items()
+    }
+    return labels, str(len(scene.objects))
+
+
+def _label_vectors(encoder: Encoder, prompts: dict[str, list[str]]) -> Vectors:
+    """Unit vectors [labels, dimensions]: the mean over each label's prompts."""
+    flat = encoder.texts([text for texts in prompts.values() for text in texts])
+    ends = np.cumsum([len(texts) for texts in prompts.values()])[:-1]
+    means = np.stack([part.mean(axis=0) for part in np.split(flat, ends)])
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
+
+
+def _named(thing: SceneObject) -> str:
+    return f"{_article(thing.colour)} {thing.colour} {thing.shape}"
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
