@@ -23,6 +23,7 @@ from orrery.async_client import AsyncClient
 from orrery.client import Client
 from orrery.client_collections import AsyncCollections, Collections
 from orrery.client_documents import AsyncDocuments, Documents
+from orrery.client_images import AsyncImages, Images
 from orrery.documents import Document, DocumentChunk, DocumentSource, MetadataInput
 from orrery.errors import (
     AlreadyExistsError,
@@ -48,11 +49,19 @@ from orrery.errors import (
 )
 from orrery.filter_syntax import parse_filter
 from orrery.filters import Field, Filter, FilterValue, where
+from orrery.image_streams import AsyncImageStream, ImageStream
 from orrery.ingest.progress import ProgressInput
 from orrery.ingest.steps import IngestOptions
 from orrery.requests.collections import CollectionOptions
-from orrery.requests.embedding import EmbeddingInput, EmbeddingPurpose, RerankMethod
+from orrery.requests.embedding import (
+    EmbeddingInput,
+    EmbeddingPurpose,
+    RerankMethod,
+    SimilarityInput,
+)
 from orrery.requests.generation import Chat, PromptInput, SamplingOptions
+from orrery.requests.images import DiffusionScheduler, ImageOptions, PreviewKind
+from orrery.requests.pictures import ImageInput
 from orrery.requests.rag import AnswerMode, AskOptions
 from orrery.requests.search import SearchMode, SearchOptions
 from orrery.results import (
@@ -67,6 +76,8 @@ from orrery.results import (
     Choice,
     Chunk,
     Citation,
+    Classification,
+    ClassifyResult,
     Collection,
     CollectionConfig,
     Conversation,
@@ -79,10 +90,22 @@ from orrery.results import (
     EmbedResult,
     FileProblem,
     FinishReason,
+    GeneratedImage,
+    GeneratedImages,
     GenerationResult,
     Hit,
+    ImageEvent,
+    ImageLoad,
+    ImageModelInfo,
+    ImagePreview,
+    ImageProgress,
+    ImageRecipe,
+    ImagesDone,
+    ImageTiming,
     IngestProgress,
     IngestReport,
+    LabelScore,
+    LatentTensor,
     Load,
     Metadata,
     MetadataField,
@@ -98,6 +121,7 @@ from orrery.results import (
     ScoreResult,
     SearchBatchResult,
     SearchResult,
+    SimilarityResult,
     SnapshotInfo,
     StageTiming,
     StoredDocument,
@@ -129,6 +153,8 @@ __all__ = [
     "AsyncClient",
     "AsyncCollections",
     "AsyncDocuments",
+    "AsyncImageStream",
+    "AsyncImages",
     "AsyncTextStream",
     "AsyncUpsertStream",
     "AuthenticationError",
@@ -139,6 +165,8 @@ __all__ = [
     "Choice",
     "Chunk",
     "Citation",
+    "Classification",
+    "ClassifyResult",
     "Client",
     "Collection",
     "CollectionConfig",
@@ -153,6 +181,7 @@ __all__ = [
     "DeleteResult",
     "DependencyDownError",
     "DetokenizeResult",
+    "DiffusionScheduler",
     "Document",
     "DocumentChunk",
     "DocumentSource",
@@ -168,13 +197,29 @@ __all__ = [
     "Filter",
     "FilterValue",
     "FinishReason",
+    "GeneratedImage",
+    "GeneratedImages",
     "GenerationResult",
     "Hit",
+    "ImageEvent",
+    "ImageInput",
+    "ImageLoad",
+    "ImageModelInfo",
+    "ImageOptions",
+    "ImagePreview",
+    "ImageProgress",
+    "ImageRecipe",
+    "ImageStream",
+    "ImageTiming",
+    "Images",
+    "ImagesDone",
     "IngestOptions",
     "IngestProgress",
     "IngestReport",
     "InternalError",
     "InvalidRequestError",
+    "LabelScore",
+    "LatentTensor",
     "Load",
     "Metadata",
     "MetadataField",
@@ -189,6 +234,7 @@ __all__ = [
     "Passages",
     "PermissionDeniedError",
     "PositionLogprobs",
+    "PreviewKind",
     "ProgressInput",
     "PromptInput",
     "RagLoad",
@@ -207,6 +253,8 @@ __all__ = [
     "SearchResult",
     "ServiceNames",
     "ServiceNotFoundError",
+    "SimilarityInput",
+    "SimilarityResult",
     "SnapshotInfo",
     "StageTiming",
     "StoredDocument",

@@ -17,16 +17,24 @@ from orrery.async_connection import AsyncConnection
 from orrery.calls.common import CallOptions
 from orrery.calls.embedding import EmbeddingCalls
 from orrery.calls.generation import GenerationCalls
+from orrery.calls.images import ImageCalls
 from orrery.calls.rag import RagCalls
 from orrery.calls.retrieval import RetrievalCalls
 from orrery.client_collections import AsyncCollections
 from orrery.client_documents import AsyncDocuments
+from orrery.client_images import AsyncImages
 from orrery.consistency import ConsistencyTokens
 from orrery.exchange import AsyncExchange
 from orrery.ingest.progress import ProgressInput, reporting
 from orrery.ingest.steps import Ingest, IngestOptions
-from orrery.requests.embedding import EmbeddingInput, EmbeddingPurpose, RerankMethod
+from orrery.requests.embedding import (
+    EmbeddingInput,
+    EmbeddingPurpose,
+    RerankMethod,
+    SimilarityInput,
+)
 from orrery.requests.generation import PromptInput, SamplingOptions
+from orrery.requests.pictures import ImageInput
 from orrery.requests.rag import AskOptions, build_ask, build_ask_batch
 from orrery.requests.search import SearchOptions, build_search, build_search_batch
 from orrery.results import (
@@ -34,6 +42,7 @@ from orrery.results import (
     AnswerBatch,
     Application,
     BatchResult,
+    ClassifyResult,
     Conversation,
     DetokenizeResult,
     EmbeddingLoad,
@@ -48,6 +57,7 @@ from orrery.results import (
     ScoreResult,
     SearchBatchResult,
     SearchResult,
+    SimilarityResult,
     TokenizeResult,
 )
 from orrery.settings import DEFAULT_COLLECTION, DEFAULT_TIMEOUT_S, ClientSettings, ServiceNames
@@ -95,6 +105,7 @@ class AsyncClient:
         self._rag = RagCalls(self.settings, tokens)
         self.collections = AsyncCollections(self._connection, self._retrieval)
         self.documents = AsyncDocuments(self._connection, self._retrieval)
+        self.images = AsyncImages(self._connection, ImageCalls(self.settings))
 
     async def generate(
         self,
@@ -252,6 +263,62 @@ class AsyncClient:
             )
         )
 
+    async def embed_images(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        dimensions: int | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> EmbedResult:
+        """Vectors of pictures, in their order; see `Client.embed_images`."""
+        options = CallOptions(None, timeout_s, request_id)
+        return await self._connection.run(
+            self._embedding.embed_images(
+                images, dimensions=dimensions, application=application, options=options
+            )
+        )
+
+    async def classify(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        labels: Iterable[str],
+        *,
+        templates: str | Iterable[str] | None = None,
+        top_n: int | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ClassifyResult:
+        """Which of the labels fit each picture; see `Client.classify`."""
+        options = CallOptions(None, timeout_s, request_id)
+        return await self._connection.run(
+            self._embedding.classify(
+                images,
+                labels,
+                templates=templates,
+                top_n=top_n,
+                application=application,
+                options=options,
+            )
+        )
+
+    async def similarity(
+        self,
+        left: SimilarityInput | Iterable[SimilarityInput],
+        right: SimilarityInput | Iterable[SimilarityInput],
+        *,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> SimilarityResult:
+        """Cosines between texts and pictures; see `Client.similarity`."""
+        options = CallOptions(None, timeout_s, request_id)
+        return await self._connection.run(
+            self._embedding.similarity(left, right, application=application, options=options)
+        )
+
     async def rerank(
         self,
         query: str,
@@ -327,23 +394,24 @@ class AsyncClient:
         text: str | None = None,
         *,
         vector: Sequence[float] | None = None,
+        image: ImageInput | None = None,
         explain: bool = False,
         consistency_token: str | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
         **search: Unpack[SearchOptions],
     ) -> SearchResult:
-        """The chunks of a collection that are nearest to a text; see `Client.search`."""
-        request = build_search(collection, text, vector, search, explain=explain)
+        """The chunks of a collection that are nearest to a query; see `Client.search`."""
+        request, pictures = build_search(collection, text, vector, image, search, explain=explain)
         options = CallOptions(None, timeout_s, request_id)
         return await self._connection.run(
-            self._retrieval.search(request, consistency_token, options)
+            self._retrieval.search(request, pictures, consistency_token, options)
         )
 
     async def search_batch(
         self,
         collection: str,
-        queries: Iterable[str | Sequence[float]],
+        queries: Iterable[str | Sequence[float] | ImageInput],
         *,
         consistency_token: str | None = None,
         timeout_s: float | None = None,
@@ -351,10 +419,10 @@ class AsyncClient:
         **search: Unpack[SearchOptions],
     ) -> SearchBatchResult:
         """Many searches; see `Client.search_batch`."""
-        request = build_search_batch(collection, queries, search)
+        request, pictures = build_search_batch(collection, queries, search)
         options = CallOptions(None, timeout_s, request_id)
         return await self._connection.run(
-            self._retrieval.search_batch(request, consistency_token, options)
+            self._retrieval.search_batch(request, pictures, consistency_token, options)
         )
 
     @overload

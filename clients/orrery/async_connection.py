@@ -18,7 +18,7 @@ from orrery.channels import ChannelPool, channel_options
 from orrery.errors import CancelledError
 from orrery.methods import Method
 from orrery.settings import ClientSettings
-from orrery.steps import Metadata, Pause, Send, Steps
+from orrery.steps import Effect, Metadata, Pause, Steps, Work
 
 __all__ = ["EOF", "AsyncConnection", "task_is_cancelled"]
 
@@ -108,11 +108,13 @@ class AsyncConnection:
         for channel in self._pool.drain():
             await channel.close(None)
 
-    async def perform(self, effect: Send | Pause, on_call: Callable[[Any], None] = _ignore) -> Any:
+    async def perform(self, effect: Effect, on_call: Callable[[Any], None] = _ignore) -> Any:
         """Takes one step. Raises `grpc.RpcError`; `run` and `orrery.exchange` deal with it."""
         if isinstance(effect, Pause):
             await asyncio.sleep(effect.seconds)
             return None
+        if isinstance(effect, Work):
+            return await asyncio.to_thread(effect.function)
         if self._closed:
             raise RuntimeError("the client is closed")
         rpc = self._current_pool().callable_for(effect.method)

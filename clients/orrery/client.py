@@ -16,17 +16,25 @@ from orrery.answers import AnswerStream
 from orrery.calls.common import CallOptions
 from orrery.calls.embedding import EmbeddingCalls
 from orrery.calls.generation import GenerationCalls
+from orrery.calls.images import ImageCalls
 from orrery.calls.rag import RagCalls
 from orrery.calls.retrieval import RetrievalCalls
 from orrery.client_collections import Collections
 from orrery.client_documents import Documents
+from orrery.client_images import Images
 from orrery.connection import Connection
 from orrery.consistency import ConsistencyTokens
 from orrery.exchange import Exchange
 from orrery.ingest.progress import ProgressInput, reporting
 from orrery.ingest.steps import Ingest, IngestOptions
-from orrery.requests.embedding import EmbeddingInput, EmbeddingPurpose, RerankMethod
+from orrery.requests.embedding import (
+    EmbeddingInput,
+    EmbeddingPurpose,
+    RerankMethod,
+    SimilarityInput,
+)
 from orrery.requests.generation import PromptInput, SamplingOptions
+from orrery.requests.pictures import ImageInput
 from orrery.requests.rag import AskOptions, build_ask, build_ask_batch
 from orrery.requests.search import SearchOptions, build_search, build_search_batch
 from orrery.results import (
@@ -34,6 +42,7 @@ from orrery.results import (
     AnswerBatch,
     Application,
     BatchResult,
+    ClassifyResult,
     Conversation,
     DetokenizeResult,
     EmbeddingLoad,
@@ -48,6 +57,7 @@ from orrery.results import (
     ScoreResult,
     SearchBatchResult,
     SearchResult,
+    SimilarityResult,
     TokenizeResult,
 )
 from orrery.settings import DEFAULT_COLLECTION, DEFAULT_TIMEOUT_S, ClientSettings, ServiceNames
@@ -73,7 +83,7 @@ class Client:
         max_retries: Most repetitions of one call.
         num_channels: Connections to spread calls over; each carries 100 calls at once.
         credentials: For TLS with other certificates, made by `grpc.ssl_channel_credentials`.
-        services: Names of the applications for embedding, retrieval and RAG.
+        services: Names of the applications for embedding, CLIP, pictures, retrieval and RAG.
         read_your_writes: Reads of a collection wait until the replica that answers them has this
             client's own writes to it; otherwise they see what that replica has.
 
@@ -114,6 +124,7 @@ class Client:
         self._rag = RagCalls(self.settings, tokens)
         self.collections = Collections(self._connection, self._retrieval)
         self.documents = Documents(self._connection, self._retrieval)
+        self.images = Images(self._connection, ImageCalls(self.settings))
 
     def generate(
         self,
@@ -308,6 +319,91 @@ class Client:
             )
         )
 
+    def embed_images(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        *,
+        dimensions: int | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> EmbedResult:
+        """Vectors of pictures, in their order: all of them, or an error.
+
+        They are in one space with those of texts that the same application embeds.
+
+        Args:
+            images: Bytes, paths or open files; one bare picture is a list of one.
+            dimensions: Keep only the first so many, and normalise again.
+            application: Where to embed; by default the client's `services.clip`.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+        """
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._embedding.embed_images(
+                images, dimensions=dimensions, application=application, options=options
+            )
+        )
+
+    def classify(
+        self,
+        images: ImageInput | Iterable[ImageInput],
+        labels: Iterable[str],
+        *,
+        templates: str | Iterable[str] | None = None,
+        top_n: int | None = None,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> ClassifyResult:
+        """Which of the labels fit each picture, without training for them.
+
+        Args:
+            images: Bytes, paths or open files; one bare picture is a list of one.
+            labels: At least two, all different.
+            templates: Texts with `{}` where the label goes: a label is the mean of its prompts. By
+                default the application's own.
+            top_n: Only so many labels of each picture; by default all.
+            application: Where to classify; by default the client's `services.clip`.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+        """
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._embedding.classify(
+                images,
+                labels,
+                templates=templates,
+                top_n=top_n,
+                application=application,
+                options=options,
+            )
+        )
+
+    def similarity(
+        self,
+        left: SimilarityInput | Iterable[SimilarityInput],
+        right: SimilarityInput | Iterable[SimilarityInput],
+        *,
+        application: str | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> SimilarityResult:
+        """Cosines between each of one list and each of another, of texts and pictures.
+
+        Args:
+            left: A `str` is a text; a picture is bytes, a `Path` or an open file.
+            right: The same.
+            application: Where to embed; by default the client's `services.clip`.
+            timeout_s: Time of the call in seconds.
+            request_id: 1 to 128 visible ASCII characters; made up if None.
+        """
+        options = CallOptions(None, timeout_s, request_id)
+        return self._connection.run(
+            self._embedding.similarity(left, right, application=application, options=options)
+        )
+
     def rerank(
         self,
         query: str,
@@ -399,18 +495,21 @@ class Client:
         text: str | None = None,
         *,
         vector: Sequence[float] | None = None,
+        image: ImageInput | None = None,
         explain: bool = False,
         consistency_token: str | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
         **search: Unpack[SearchOptions],
     ) -> SearchResult:
-        """The chunks of a collection that are nearest to a text, a vector, or both.
+        """The chunks of a collection that are nearest to a text, a vector or a picture.
 
         Args:
             collection: Where to look.
-            text: Is embedded, unless there is a vector, and searched for by its words.
+            text: Is embedded, unless there is a vector or a picture, and searched for by its words.
             vector: Of the collection's dimensions.
+            image: Bytes, a path or an open file; excludes `vector`. For collections whose embedding
+                application embeds pictures.
             explain: Tell the times of all stages.
             consistency_token: A write that must be seen; None = the newest the client knows of
                 in this collection; an empty text = none.
@@ -418,25 +517,30 @@ class Client:
             request_id: 1 to 128 visible ASCII characters; made up if None.
             **search: See `SearchOptions`.
         """
-        request = build_search(collection, text, vector, search, explain=explain)
+        request, pictures = build_search(collection, text, vector, image, search, explain=explain)
         options = CallOptions(None, timeout_s, request_id)
-        return self._connection.run(self._retrieval.search(request, consistency_token, options))
+        return self._connection.run(
+            self._retrieval.search(request, pictures, consistency_token, options)
+        )
 
     def search_batch(
         self,
         collection: str,
-        queries: Iterable[str | Sequence[float]],
+        queries: Iterable[str | Sequence[float] | ImageInput],
         *,
         consistency_token: str | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
         **search: Unpack[SearchOptions],
     ) -> SearchBatchResult:
-        """Many searches in one call, by texts or vectors; one that fails has its error there."""
-        request = build_search_batch(collection, queries, search)
+        """Many searches in one call; one that fails has its error in its place.
+
+        A query is a text, a vector, or a picture as bytes, as a `Path` or as an open file.
+        """
+        request, pictures = build_search_batch(collection, queries, search)
         options = CallOptions(None, timeout_s, request_id)
         return self._connection.run(
-            self._retrieval.search_batch(request, consistency_token, options)
+            self._retrieval.search_batch(request, pictures, consistency_token, options)
         )
 
     @overload

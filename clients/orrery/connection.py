@@ -17,7 +17,7 @@ from orrery.channels import ChannelPool, channel_options
 from orrery.errors import CancelledError
 from orrery.methods import Method
 from orrery.settings import ClientSettings
-from orrery.steps import Metadata, Pause, Send, Steps
+from orrery.steps import Effect, Metadata, Pause, Steps, Work
 
 __all__ = ["Connection"]
 
@@ -97,11 +97,13 @@ class Connection:
         for channel in self._pool.drain():
             channel.close()
 
-    def perform(self, effect: Send | Pause, on_call: Callable[[Any], None] = _ignore) -> Any:
+    def perform(self, effect: Effect, on_call: Callable[[Any], None] = _ignore) -> Any:
         """Takes one step. Raises `grpc.RpcError`; `run` and `orrery.exchange` deal with it."""
         if isinstance(effect, Pause):
             time.sleep(effect.seconds)
             return None
+        if isinstance(effect, Work):
+            return effect.function()
         if self._closed:
             raise RuntimeError("the client is closed")
         rpc = self._current_pool().callable_for(effect.method)

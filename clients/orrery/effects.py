@@ -5,7 +5,7 @@ A generator of such steps is carried out by `orrery.exchange`, blocking or await
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -20,7 +20,6 @@ __all__ = [
     "Open",
     "Read",
     "Take",
-    "Work",
     "Write",
 ]
 
@@ -59,18 +58,11 @@ class Take:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Run a function that blocks, and give back its result. An `OrreryError` of it is thrown."""
-
-    function: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Emit:
     """Hand a result to whoever iterates over the steps."""
 
     result: Any
 
 
-ExchangeEffect: TypeAlias = Effect | Open | Write | DoneWriting | Read | Take | Work | Emit
+ExchangeEffect: TypeAlias = Effect | Open | Write | DoneWriting | Read | Take | Emit
 ExchangeSteps: TypeAlias = Generator[ExchangeEffect, Any, T]

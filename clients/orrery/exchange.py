@@ -23,7 +23,6 @@ from orrery.effects import (
     Open,
     Read,
     Take,
-    Work,
     Write,
 )
 from orrery.errors import CancelledError, OrreryError
@@ -113,8 +112,6 @@ class Exchange:
             return self._requests.put(None)
         if isinstance(effect, Read):
             return next(self._call, None)
-        if isinstance(effect, Work):
-            return effect.function()
         assert not isinstance(effect, Take | Emit)
         return self._connection.perform(effect)
 
@@ -226,8 +223,6 @@ class AsyncExchange:
         if isinstance(effect, Read):
             message = await self._call.read()
             return None if message is EOF else message
-        if isinstance(effect, Work):
-            return await asyncio.to_thread(effect.function)
         assert not isinstance(effect, Take | Emit)
         return await self._connection.perform(effect)
 

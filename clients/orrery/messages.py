@@ -151,7 +151,7 @@ class AsyncMessages:
 
 def _cut_short(request_id: str) -> ConnectionLostError:
     return ConnectionLostError(
-        "the server ended the stream before the text was complete", request_id=request_id
+        "the server ended the stream before the answer was complete", request_id=request_id
     )
 
 

@@ -44,6 +44,8 @@ class ServiceNames:
     embedding: str = "embedding"
     retrieval: str = "retrieval"
     rag: str = "rag"
+    clip: str = "clip"
+    image: str = "diffusion"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,16 @@
 """One RPC with its retries, as steps that somebody else carries out.
 
-A generator yields what is to be done next (`Send` an RPC, `Pause`) and is given the outcome.
-`Client` carries the steps out with blocking calls, `AsyncClient` with awaiting ones; the logic
-exists once and needs no network to be tested. For a streaming RPC, `Send` means: open the stream
-and wait for its first message; from there on nothing is repeated.
+A generator yields what is to be done next (`Send` an RPC, `Pause`, `Work`) and is given the
+outcome. `Client` carries the steps out with blocking calls, `AsyncClient` with awaiting ones; the
+logic exists once and needs no network to be tested. For a streaming RPC, `Send` means: open the
+stream and wait for its first message; from there on nothing is repeated.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -27,7 +27,16 @@ from orrery.retry import Deadline, RetryPolicy
 from orrery.settings import ClientSettings, valid_timeout_s
 from orrery.status import FailedCall, is_said_by_server, to_error
 
-__all__ = ["CallContext", "Effect", "Metadata", "Pause", "Send", "Steps", "send_with_retries"]
+__all__ = [
+    "CallContext",
+    "Effect",
+    "Metadata",
+    "Pause",
+    "Send",
+    "Steps",
+    "Work",
+    "send_with_retries",
+]
 
 T = TypeVar("T")
 ResponseT = TypeVar("ResponseT")
@@ -56,7 +65,14 @@ class Pause:
     seconds: float
 
 
-Effect: TypeAlias = Send | Pause
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Run a function that blocks, and give back its result. `orrery.exchange` throws its error."""
+
+    function: Callable[[], Any]
+
+
+Effect: TypeAlias = Send | Pause | Work
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 

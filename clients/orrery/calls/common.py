@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
 
 from orrery.errors import OrreryError, ServiceNotFoundError
 from orrery.methods import Method
+from orrery.requests.pictures import Picture, read_pictures
 from orrery.settings import ClientSettings
 from orrery.status import FailedCall, is_said_by_server
-from orrery.steps import CallContext, Steps, send_with_retries
+from orrery.steps import CallContext, Steps, Work, send_with_retries
 
-__all__ = ["CallOptions", "StreamOpening", "absence", "begin", "call", "send_to", "then"]
+__all__ = [
+    "CallOptions",
+    "StreamOpening",
+    "absence",
+    "after_reading",
+    "begin",
+    "call",
+    "send_to",
+    "then",
+]
 
 ResponseT = TypeVar("ResponseT")
 ResultT = TypeVar("ResultT")
@@ -97,3 +108,10 @@ def call(
 def then(steps: Steps[ResponseT], parse: Callable[[ResponseT], ResultT]) -> Steps[ResultT]:
     """The same steps, with what they give back read by `parse`."""
     return parse((yield from steps))
+
+
+def after_reading(pictures: Sequence[Picture], steps: Steps[ResultT]) -> Steps[ResultT]:
+    """The same steps, once the pictures of their request are in it."""
+    if pictures:
+        yield Work(partial(read_pictures, pictures))
+    return (yield from steps)

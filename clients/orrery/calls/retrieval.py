@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from orrery.calls.common import CallOptions, call
+from orrery.calls.common import CallOptions, after_reading, call
 from orrery.consistency import ConsistencyTokens
 from orrery.filters import Filter
 from orrery.methods import (
@@ -36,6 +36,7 @@ from orrery.parsing.retrieval import (
 from orrery.requests.collections import build_create, build_update
 from orrery.requests.common import assign
 from orrery.requests.documents import build_delete
+from orrery.requests.pictures import Picture
 from orrery.results import (
     Collection,
     DeleteResult,
@@ -189,18 +190,27 @@ class RetrievalCalls:
     # --- searching --------------------------------------------------------------------------
 
     def search(
-        self, request: pb.SearchRequest, token: str | None, options: CallOptions
+        self,
+        request: pb.SearchRequest,
+        pictures: Sequence[Picture],
+        token: str | None,
+        options: CallOptions,
     ) -> Steps[SearchResult]:
-        """One search; the request is `build_search`'s."""
+        """One search; request and pictures are `build_search`'s."""
         request.consistency_token = self.tokens.for_read(request.collection, token)
-        return self._call(SEARCH, request, parse_search, options)
+        return after_reading(pictures, self._call(SEARCH, request, parse_search, options))
 
     def search_batch(
-        self, request: pb.SearchBatchRequest, token: str | None, options: CallOptions
+        self,
+        request: pb.SearchBatchRequest,
+        pictures: Sequence[Picture],
+        token: str | None,
+        options: CallOptions,
     ) -> Steps[SearchBatchResult]:
-        """Many searches; the request is `build_search_batch`'s."""
+        """Many searches; request and pictures are `build_search_batch`'s."""
         request.consistency_token = self.tokens.for_read(request.collection, token)
-        return self._call(SEARCH_BATCH, request, parse_search_batch, options)
+        steps = self._call(SEARCH_BATCH, request, parse_search_batch, options)
+        return after_reading(pictures, steps)
 
     def _written_collection(
         self, response: pb.CreateCollectionResponse | pb.UpdateCollectionResponse

@@ -20,9 +20,10 @@ from typing import cast
 import grpc
 
 from orrery.calls.common import absence
+from orrery.channels import MAX_MESSAGE_BYTES
 from orrery.consistency import ConsistencyTokens
 from orrery.documents import Document, DocumentSource, as_document
-from orrery.effects import DoneWriting, Emit, ExchangeSteps, Open, Read, Take, Work, Write
+from orrery.effects import DoneWriting, Emit, ExchangeSteps, Open, Read, Take, Write
 from orrery.errors import (
     ConnectionLostError,
     DeadlineExceededError,
@@ -38,7 +39,7 @@ from orrery.requests.documents import build_upsert
 from orrery.results import Timing, UpsertResult, Usage
 from orrery.retry import Deadline, RetryPolicy
 from orrery.status import FailedCall, is_said_by_server, to_error
-from orrery.steps import CallContext, Pause
+from orrery.steps import CallContext, Pause, Work
 from orrery.v1 import retrieval_pb2 as pb
 
 __all__ = ["TakeRequest", "Upload", "Window", "read_document", "take_documents"]
@@ -266,7 +267,7 @@ def take_documents(collection: str, context: CallContext) -> TakeRequest:
 
 
 def read_document(
-    collection: str, document: Document, context: CallContext, *, max_bytes: int | None = None
+    collection: str, document: Document, context: CallContext, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> ExchangeSteps[_Item]:
     """Steps to a document's request, or to its failure where it cannot be read or sent."""
     build = partial(build_upsert, collection, document, max_bytes=max_bytes)

@@ -16,7 +16,7 @@ from orrery.calls.common import CallOptions, begin
 from orrery.calls.retrieval import RetrievalCalls
 from orrery.calls.uploads import Upload, Window, read_document
 from orrery.documents import Document, MetadataInput
-from orrery.effects import Emit, ExchangeSteps, Work
+from orrery.effects import Emit, ExchangeSteps
 from orrery.errors import (
     CollectionNotFoundError,
     DeadlineExceededError,
@@ -32,6 +32,7 @@ from orrery.results import (
     IngestReport,
     UpsertResult,
 )
+from orrery.steps import Work
 from orrery.v1 import retrieval_pb2 as pb
 
 __all__ = ["DEFAULT_MAX_FILE_BYTES", "Ingest", "IngestOptions"]
@@ -48,11 +49,14 @@ class IngestOptions(TypedDict, total=False):
         metadata: Given to every document.
         max_file_bytes: Larger files are skipped; by default 8 MiB, the service's own limit.
         max_in_flight: Most documents sent and not yet answered.
+        embedding_application: Of the collection, where it has to be made (`clip` for pictures); one
+            that is there must have been made with it.
     """
 
     metadata: MetadataInput
     max_file_bytes: int
     max_in_flight: int
+    embedding_application: str | None
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class Ingest:
         self._context = begin(self._settings, options)
         self._metadata = choices.get("metadata", {})
         self._max_file_bytes = choices.get("max_file_bytes", DEFAULT_MAX_FILE_BYTES)
+        self._embedding_application = choices.get("embedding_application")
         fill_metadata(pb.Document().metadata, self._metadata, "metadata")  # refused before all else
         self._window = Window(max_documents=choices.get("max_in_flight", Window().max_documents))
         if prune and os.path.isfile(path):  # `Path.is_file` raises where it may not look
@@ -136,11 +141,21 @@ class Ingest:
         )
 
     def _ensure_collection(self) -> ExchangeSteps[None]:
+        wanted = self._embedding_application
         try:
-            yield from self._retrieval.get(self._collection, None, self._call())
+            found = yield from self._retrieval.get(self._collection, None, self._call())
         except CollectionNotFoundError:
+            config = {"embedding_application": wanted}
             yield from self._retrieval.create(
-                self._collection, "", None, {}, exist_ok=True, options=self._call()
+                self._collection, "", None, config, exist_ok=True, options=self._call()
+            )
+            return
+        there = found.config.embedding_application
+        if wanted not in (None, there):
+            told = f"was made with {there!r}" if there else "was made with the service's default"
+            raise InvalidRequestError(
+                f"embedding_application: {self._collection!r} {told}, not with {wanted!r}",
+                field="embedding_application",
             )
 
     def _send(self, walk: Walk, tally: _Tally) -> ExchangeSteps[None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from orrery.channels import MAX_MESSAGE_BYTES
 from orrery.errors import InvalidRequestError
 
-__all__ = ["assign", "choose"]
+__all__ = ["assign", "choose", "read_file"]
 
 
 def assign(message: Any, name: str, value: Any, field: str | None = None) -> None:
@@ -38,3 +40,20 @@ def choose(choices: Mapping[str, int], value: Any, field: str) -> int:
             f"{field}: expected one of {', '.join(choices)}, got {value!r}", field=field
         )
     return choices[value]
+
+
+def read_file(path: Path, field: str, *, max_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
+    """What is in a file that is to go into a request. Blocks.
+
+    Raises:
+        InvalidRequestError: It cannot be read, or is larger than `max_bytes`.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:  # the second for a name with a zero byte
+        problem = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"{path.name}: cannot be read: {problem}", field=field) from error
+    if len(data) > max_bytes:
+        raise InvalidRequestError(f"{path.name}: larger than {max_bytes} bytes", field=field)
+    return data

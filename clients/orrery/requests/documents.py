@@ -11,7 +11,7 @@ from orrery.channels import MAX_MESSAGE_BYTES
 from orrery.documents import Document, DocumentChunk
 from orrery.errors import InvalidRequestError
 from orrery.filters import Filter
-from orrery.requests.common import assign
+from orrery.requests.common import assign, read_file
 from orrery.requests.filters import build_filter, fill_metadata
 from orrery.v1 import retrieval_pb2 as pb
 
@@ -19,7 +19,7 @@ __all__ = ["build_delete", "build_get", "build_list", "build_upsert"]
 
 
 def build_upsert(
-    collection: str, document: Document, *, max_bytes: int | None = None
+    collection: str, document: Document, *, max_bytes: int = MAX_MESSAGE_BYTES
 ) -> pb.UpsertRequest:
     """An `Upsert` request; a document that is a path is read now.
 
@@ -39,7 +39,8 @@ def build_upsert(
         _fill_file(message.file, bytes(content), document, Path(document.id).name)
     elif isinstance(content, os.PathLike):
         path = Path(content)
-        _fill_file(message.file, _read(path, max_bytes), document, path.name)
+        data = read_file(path, "file", max_bytes=max_bytes)
+        _fill_file(message.file, data, document, path.name)
     elif isinstance(content, Sequence):
         message.chunks.SetInParent()
         _fill_chunks(message.chunks, cast(Sequence[DocumentChunk], content))
@@ -98,21 +99,6 @@ def build_list(
 def _ids(document_ids: Iterable[str]) -> list[str]:
     """One bare id is a list of one."""
     return [document_ids] if isinstance(document_ids, str) else list(document_ids)
-
-
-def _read(path: Path, max_bytes: int | None) -> bytes:
-    limit = MAX_MESSAGE_BYTES if max_bytes is None else max_bytes
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # the second for a name with a zero byte
-        problem = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(
-            f"{path.name}: cannot be read: {problem}", field="file"
-        ) from error
-    if len(data) > limit:
-        raise InvalidRequestError(f"{path.name}: larger than {limit} bytes", field="file")
-    return data
 
 
 def _fill_file(message: pb.FileContent, data: bytes, document: Document, default: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 from orrery.errors import InvalidRequestError
 from orrery.filters import Filter
 from orrery.requests.common import assign, choose
 from orrery.requests.embedding import RERANK_METHODS, RerankMethod
 from orrery.requests.filters import build_filter
+from orrery.requests.pictures import ImageInput, Picture, is_image
 from orrery.v1 import retrieval_pb2 as pb
 
 __all__ = [
@@ -58,36 +59,45 @@ def build_search(
     collection: str,
     text: str | None,
     vector: Sequence[float] | None,
+    image: ImageInput | None,
     options: Mapping[str, Any],
     *,
     explain: bool,
-) -> pb.SearchRequest:
-    """A `Search` request."""
+) -> tuple[pb.SearchRequest, list[Picture]]:
+    """A `Search` request, and the picture that it still lacks."""
     request = pb.SearchRequest(explain=explain)
     assign(request, "collection", collection)
-    if text is None and vector is None:
-        raise InvalidRequestError("query: expected a text, a vector or both", field="query")
+    if text is None and vector is None and image is None:
+        raise InvalidRequestError("query: expected a text, a vector or a picture", field="query")
     if text is not None:
         assign(request.query, "text", text, "text")
     if vector is not None:
         assign(request.query, "vector", vector, "vector")
+    pictures = [] if image is None else [Picture(request.query.image, image, "image")]
     _fill_search_options(request.options, options)
-    return request
+    return request, pictures
 
 
 def build_search_batch(
-    collection: str, queries: Iterable[str | Sequence[float]], options: Mapping[str, Any]
-) -> pb.SearchBatchRequest:
-    """A `SearchBatch` request."""
-    if isinstance(queries, str):
-        raise TypeError("queries: expected several texts or vectors, got one text")
-    request = pb.SearchBatchRequest()
+    collection: str,
+    queries: Iterable[str | Sequence[float] | ImageInput],
+    options: Mapping[str, Any],
+) -> tuple[pb.SearchBatchRequest, list[Picture]]:
+    """A `SearchBatch` request, and the pictures that it still lacks."""
+    if is_image(queries):  # a bare text among them
+        raise TypeError("queries: expected several texts, vectors or pictures, got one")
+    request, pictures = pb.SearchBatchRequest(), list[Picture]()
     assign(request, "collection", collection)
-    for i, query in enumerate(queries):
-        kind = "text" if isinstance(query, str) else "vector"
-        assign(request.queries.add(), kind, query, f"queries[{i}]")
+    for i, each in enumerate(queries):
+        query, field = request.queries.add(), f"queries[{i}]"
+        if isinstance(each, str):
+            assign(query, "text", each, field)
+        elif is_image(each):
+            pictures.append(Picture(query.image, cast(ImageInput, each), field))
+        else:
+            assign(query, "vector", each, field)
     _fill_search_options(request.options, options)
-    return request
+    return request, pictures
 
 
 def _fill_search_options(message: pb.SearchOptions, options: Mapping[str, Any]) -> None:

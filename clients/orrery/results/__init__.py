@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from orrery.results.common import StageTiming, Timing, Usage
 from orrery.results.embedding import (
+    Classification,
+    ClassifyResult,
     Embedding,
     EmbeddingLoad,
     EmbeddingModelInfo,
     EmbedResult,
+    LabelScore,
     RerankedPassage,
     RerankResult,
+    SimilarityResult,
 )
 from orrery.results.generation import (
     Application,
@@ -31,6 +35,19 @@ from orrery.results.generation import (
     StreamEvent,
     TokenizeResult,
     TokenLogprob,
+)
+from orrery.results.images import (
+    GeneratedImage,
+    GeneratedImages,
+    ImageEvent,
+    ImageLoad,
+    ImageModelInfo,
+    ImagePreview,
+    ImageProgress,
+    ImageRecipe,
+    ImagesDone,
+    ImageTiming,
+    LatentTensor,
 )
 from orrery.results.ingest import FileProblem, IngestProgress, IngestReport
 from orrery.results.rag import (
@@ -76,6 +93,8 @@ __all__ = [
     "Choice",
     "Chunk",
     "Citation",
+    "Classification",
+    "ClassifyResult",
     "Collection",
     "CollectionConfig",
     "Conversation",
@@ -88,10 +107,22 @@ __all__ = [
     "EmbeddingModelInfo",
     "FileProblem",
     "FinishReason",
+    "GeneratedImage",
+    "GeneratedImages",
     "GenerationResult",
     "Hit",
+    "ImageEvent",
+    "ImageLoad",
+    "ImageModelInfo",
+    "ImagePreview",
+    "ImageProgress",
+    "ImageRecipe",
+    "ImageTiming",
+    "ImagesDone",
     "IngestProgress",
     "IngestReport",
+    "LabelScore",
+    "LatentTensor",
     "Load",
     "Metadata",
     "MetadataField",
@@ -107,6 +138,7 @@ __all__ = [
     "ScoreResult",
     "SearchBatchResult",
     "SearchResult",
+    "SimilarityResult",
     "SnapshotInfo",
     "StageTiming",
     "StoredDocument",

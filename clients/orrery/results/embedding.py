@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from orrery.results.common import Timing, Usage
 
 __all__ = [
+    "Classification",
+    "ClassifyResult",
     "EmbedResult",
     "Embedding",
     "EmbeddingLoad",
     "EmbeddingModelInfo",
+    "LabelScore",
     "RerankResult",
     "RerankedPassage",
+    "SimilarityResult",
 ]
 
 
@@ -22,7 +26,7 @@ class Embedding:
 
     Attributes:
         values: Of length 1 where the model normalises.
-        num_tokens: Tokens read, special tokens included.
+        num_tokens: Tokens read, special tokens included; 0 of a picture.
         truncated: Tokens beyond the model's context were left out.
         cached: The vector came from the service's cache.
     """
@@ -35,7 +39,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class EmbedResult:
-    """The embeddings of all inputs, in their order."""
+    """The embeddings of all inputs, in their order. Pictures use no tokens."""
 
     request_id: str
     model: str
@@ -73,8 +77,65 @@ class RerankResult:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelScore:
+    """How well a label fits a picture.
+
+    Attributes:
+        index: Which of the labels.
+        probability: Softmax over all labels.
+        similarity: Cosine of the picture and the label in its templates.
+    """
+
+    index: int
+    label: str
+    probability: float
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The labels of one picture, best first."""
+
+    scores: tuple[LabelScore, ...]
+
+    @property
+    def label(self) -> str:
+        """The best."""
+        return self.scores[0].label
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyResult:
+    """The labels of all pictures, in their order."""
+
+    request_id: str
+    model: str
+    results: tuple[Classification, ...]
+    usage: Usage
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityResult:
+    """Cosines between two lists: a row for each on the left, in it one for each on the right."""
+
+    request_id: str
+    model: str
+    rows: tuple[tuple[float, ...], ...]
+    usage: Usage
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingModelInfo:
-    """A served embedding model. `reranker` is empty where no cross-encoder is configured."""
+    """A served embedding model.
+
+    Attributes:
+        reranker: Empty where no cross-encoder is configured.
+        modalities: What it embeds: `text`, `image`.
+        max_image_bytes: Of one picture; `max_image_pixels` once it is decoded; 0 = it embeds none.
+        label_templates: Those of `classify` where the call has none.
+    """
 
     model: str
     dimensions: int
@@ -87,6 +148,12 @@ class EmbeddingModelInfo:
     aliases: tuple[str, ...]
     reranker: str
     created_s: int
+    modalities: tuple[str, ...]
+    max_image_bytes: int
+    max_image_pixels: int
+    max_batch_images: int
+    label_templates: tuple[str, ...]
+    max_labels: int
 
 
 @dataclass(frozen=True, slots=True)

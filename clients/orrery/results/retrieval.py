@@ -142,7 +142,7 @@ class DeleteResult:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document.
+    """A piece of a document, or a picture.
 
     Attributes:
         id: `<document id>#<ordinal>`.
@@ -153,6 +153,8 @@ class Chunk:
         file_name: Of the document; empty = it was not a file.
         metadata: The document's and its own.
         vector: Where asked for.
+        media_type: Of the document. A picture (`image/png`) has no text, and its `metadata` tell
+            `image_width` and `image_height`.
     """
 
     id: str
@@ -169,6 +171,7 @@ class Chunk:
     file_name: str
     metadata: Metadata
     vector: tuple[float, ...] | None
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)

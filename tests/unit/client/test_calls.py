@@ -268,7 +268,7 @@ async def test_stream_that_ends_well_half_way_is_a_lost_connection(
     server.on("Generate", reply(half))
     stream = client.stream("x")
     assert [event.text for event in await client.read(stream, 1)] == ["half"]
-    with pytest.raises(orrery.ConnectionLostError, match="before the text was complete"):
+    with pytest.raises(orrery.ConnectionLostError, match="before the answer was complete"):
         await client.read(stream, 1)
     with pytest.raises(orrery.CancelledError):
         await client.read(stream, 1)
