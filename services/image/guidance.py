@@ -1,0 +1,34 @@
+"""Classifier-free guidance: away from what the model draws without the prompt.
+
+Ho and Salimans, "Classifier-Free Diffusion Guidance" (arXiv:2207.12598). Knows nothing of samplers.
+"""
+
+from __future__ import annotations
+
+import torch
+
+__all__ = ["guide", "needs_unconditional"]
+
+
+def needs_unconditional(scale: float) -> bool:
+    """Whether guidance of this scale looks at the output without the prompt."""
+    return scale > 1.0
+
+
+def guide(
+    conditional: torch.Tensor,
+    unconditional: torch.Tensor,
+    scale: torch.Tensor,
+    rescale: torch.Tensor,
+) -> torch.Tensor:
+    """The guided output `[n, C, h, w]`; `scale` and `rescale` are `[n, 1, 1, 1]`.
+
+    `rescale` mixes in the same output with the conditional one's standard deviation, which keeps
+    strong guidance from overexposing: Lin et al., "Common Diffusion Noise Schedules and Sample
+    Steps are Flawed" (arXiv:2305.08891), section 3.4.
+    """
+    guided = unconditional + scale * (conditional - unconditional)
+    over_picture = (1, 2, 3)
+    factor = conditional.std(over_picture, keepdim=True) / guided.std(over_picture, keepdim=True)
+    # Where nothing is to be rescaled, a constant output's 0 / 0 must not get in.
+    return torch.where(rescale > 0, (rescale * factor + (1 - rescale)) * guided, guided)

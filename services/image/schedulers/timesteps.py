@@ -1,0 +1,44 @@
+"""Which of the training timesteps a sampler visits.
+
+Table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed"
+(arXiv:2305.08891). Knows no formula of a sampler.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Floats", "first_step", "spaced"]
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Spacing: TypeAlias = Literal["leading", "linspace", "trailing"]
+
+
+def spaced(
+    spacing: Spacing, num_steps: int, num_timesteps: int, offset: int, *, top: int | None = None
+) -> Floats:
+    """`num_steps` of `num_timesteps`, falling, float64; those of "linspace" are not rounded.
+
+    `top`: only timesteps below it are visited, and one more is laid out at the end and left away,
+    as DPM-Solver++ has it.
+    """
+    end = num_timesteps if top is None else top
+    if spacing == "trailing":
+        return np.round(np.arange(end, 0, -num_timesteps / num_steps)) - 1
+    num_left_away = 0 if top is None else 1
+    num_laid_out = num_steps + num_left_away
+    if spacing == "linspace":
+        rising = np.linspace(0, end - 1, num_laid_out)
+    else:
+        rising = np.arange(num_laid_out) * (end // num_laid_out) + float(offset)
+    return rising[num_left_away:][::-1].copy()
+
+
+def first_step(num_steps: int, strength: float | None) -> int:
+    """How many steps a source makes unnecessary: none of them at a strength of 1 (or None)."""
+    if strength is None:
+        return 0
+    return num_steps - min(int(num_steps * strength), num_steps)
