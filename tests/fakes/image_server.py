@@ -1,0 +1,141 @@
+"""A plain `grpc.aio` server with the real image servicer, on a free loopback port.
+
+    async with image_server() as server:
+        channel = grpc.aio.insecure_channel(server.target)
+
+With nothing given it serves the scripted engine, which makes pictures at once; a `ranker` makes
+`rank_by_similarity` possible. Health and reflection are on, as on the platform; there is one
+application, so `application` metadata is accepted and not needed. `image_server` is asynchronous;
+`image_server_in_thread` serves tests of synchronous clients.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.image.config import ImageConfig
+from services.image.metrics import PictureMetrics
+from services.image.ranking import Ranker
+from services.image.registration import add_to_server
+from services.image.served_model import ServedModel
+from services.image.service import Engine, ImageService
+from services.image.servicer import ImageServicer
+from services.runtime.auth import Authenticator
+from services.runtime.health import HealthServicer
+from services.runtime.metrics import PrometheusRegistry
+from services.runtime.peer import Caller
+from services.runtime.rpc import RpcPolicy
+from tests.fakes.scripted_images import ScriptedEngine, scripted_model
+
+SERVICE = "orrery.v1.ImageService"
+MODEL_NAME = "scripted-diffusion"
+CONFIG = ImageConfig(
+    model_name=MODEL_NAME,
+    model_path="unused",
+    aliases=("orrery-diffusion",),
+    ranking_application="clip",
+)
+
+
+class ScriptedRanker:
+    """A `services.image.ranking.Ranker` that finds pictures alike by their bytes: between 0 and 1,
+    the same for the same picture.
+    """
+
+    def __init__(self) -> None:
+        self.fails_with: Exception | None = None  # a test sets it
+        self.asked: list[int] = []  # how many pictures each call had
+
+    async def check(self, prompt: str, caller: Caller) -> None:
+        if self.fails_with is not None:
+            raise self.fails_with
+
+    async def similarities(self, prompt: str, pngs: Sequence[bytes], caller: Caller) -> list[float]:
+        self.asked.append(len(pngs))
+        if self.fails_with is not None:
+            raise self.fails_with
+        return [hashlib.sha256(png).digest()[0] / 256 for png in pngs]
+
+
+@dataclass(frozen=True, slots=True)
+class RunningImageServer:
+    """Where the server listens, and what is behind it."""
+
+    target: str
+    servicer: ImageServicer
+    engine: Any  # a ScriptedEngine, unless another was given
+    ranker: Ranker | None
+    registry: PrometheusRegistry
+    server: grpc.aio.Server
+
+
+@asynccontextmanager
+async def image_server(
+    engine: Engine | None = None,
+    model: ServedModel | None = None,
+    config: ImageConfig = CONFIG,
+    *,
+    ranker: Ranker | None = None,
+    api_keys: tuple[str, ...] = (),
+) -> AsyncIterator[RunningImageServer]:
+    """Starts the server; leaving stops it at once. An engine that is given stays open.
+
+    Without a `ranker`, the scripted one ranks where the configuration names an application.
+    """
+    registry = PrometheusRegistry({"service": "image", "model": config.model_name})
+    engine = ScriptedEngine() if engine is None else engine
+    if ranker is None and config.ranking_application is not None:
+        ranker = ScriptedRanker()
+    metrics = PictureMetrics(registry)
+    service = ImageService(config, model or scripted_model(), engine, ranker, metrics)
+    policy = RpcPolicy(authenticator=Authenticator(api_keys))
+    servicer = ImageServicer(config, service, policy)
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
+    add_to_server(servicer, server)
+    health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    reflection.enable_server_reflection(
+        (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield RunningImageServer(f"127.0.0.1:{port}", servicer, engine, ranker, registry, server)
+    finally:
+        await server.stop(grace=None)
+        service.close()
+
+
+@contextmanager
+def image_server_in_thread(
+    engine: Engine | None = None, config: ImageConfig = CONFIG, **options: Any
+) -> Iterator[RunningImageServer]:
+    """The same server on an event loop of its own thread, for tests of synchronous clients."""
+    with asyncio.Runner() as runner:
+        started: Future[RunningImageServer] = Future()
+        stop = asyncio.Event()
+
+        async def serve() -> None:
+            async with image_server(engine, config=config, **options) as server:
+                started.set_result(server)
+                await stop.wait()
+
+        loop = runner.get_loop()
+        thread = threading.Thread(target=runner.run, args=(serve(),), name="image-server")
+        thread.start()
+        try:
+            yield started.result(timeout=30)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(timeout=30)
