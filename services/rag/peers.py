@@ -221,7 +221,8 @@ def _options(search: Search) -> retrieval_pb2.SearchOptions:
 
 
 def _passages(hits: Sequence[retrieval_pb2.Hit]) -> tuple[Passage, ...]:
-    return tuple(map(_passage, hits))
+    # A picture has no text: nothing can be answered or cited from it.
+    return tuple(_passage(hit) for hit in hits if hit.chunk.text.strip())
 
 
 def _passage(hit: retrieval_pb2.Hit) -> Passage:

@@ -165,6 +165,7 @@ class Collections:
             config = _validated(dimensions=asked.dimensions, embedding_application=None, **fields)
         else:
             model = await self._model(application, caller)
+            fields["chunking"] = _within_context(fields["chunking"], model)
             config = _validated(
                 dimensions=_dimensions(asked.dimensions, model),
                 embedding_application=application,
@@ -224,6 +225,14 @@ def _with_overlap(chunking: Mapping[str, Any]) -> dict[str, Any]:
         return dict(chunking)
     usual: int = ChunkingConfig.model_fields["overlap_tokens"].default
     return {"overlap_tokens": min(usual, max_tokens // 4), **chunking}
+
+
+def _within_context(chunking: Mapping[str, Any], model: EmbeddingModel) -> dict[str, Any]:
+    """Chunks whose length is not asked for are as long as the model can read, at most."""
+    usual: int = ChunkingConfig.model_fields["max_tokens"].default
+    if "max_tokens" in chunking or model.max_input_tokens >= usual:
+        return dict(chunking)
+    return _with_overlap({**chunking, "max_tokens": model.max_input_tokens})
 
 
 def _check_chunking(config: CollectionConfig, model: EmbeddingModel) -> None:

@@ -2,98 +2,50 @@
 
     RawDocument -> content_hash -> [unchanged: nothing more] -> chunks -> vectors -> IndexedDocument
 
-Files are read in processes of their own (`readers.py`), embedded by another service
-(`embedder.py`). Knows nothing of Redis, of the index, or of protobuf.
+Files are read in processes of their own (`readers.py`), pictures by their header alone
+(`pictures.py`); both are embedded by another service (`embedder.py`). Knows nothing of Redis, of
+the index, or of protobuf.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-import orjson
 
-from services.retrieval.checks import check_document_id, check_label, check_metadata
+from services.retrieval.checks import check_metadata
 from services.retrieval.config import RequestLimits
 from services.retrieval.embedder import Embedder, Purpose
 from services.retrieval.index.text import chunk_search_text
+from services.retrieval.pictures import is_picture, picture_refused, read_picture
+from services.retrieval.raw_documents import (
+    Content,
+    OwnChunk,
+    RawDocument,
+    RawFile,
+    check_num_chunks,
+    chunk_ends,
+    kind_of_content,
+)
 from services.retrieval.readers import ReadDocument, Reader, ReadJob
 from services.retrieval.types import (
     Chunk,
     CollectionConfig,
     DocumentInfo,
     IndexedDocument,
-    Metadata,
     Vectors,
 )
 from services.retrieval.vectors import checked_vector, for_metric
 from services.runtime.errors import InvalidRequest
 from services.runtime.peer import Caller
 
-__all__ = [
-    "DocumentPipeline",
-    "OwnChunk",
-    "Prepared",
-    "RawDocument",
-    "RawFile",
-    "check_document",
-    "content_hash",
-]
+__all__ = ["DocumentPipeline", "Prepared"]
 
-# Grows when the same document would be read or cut otherwise: then it is not unchanged.
-_HASHED_AS = b"orrery document 1"
 # Checking the vectors of so many would hold up the event loop.
 _CHECK_IN_THREAD_CHUNKS = 256
-_MAX_OFFSET = 2**32 - 1  # what the contract can say
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RawFile:
-    """A file as it is. `name` never touches a file system."""
-
-    data: bytes
-    name: str = ""
-    media_type: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OwnChunk:
-    """A chunk that the client made; `start` None = right after the one before it."""
-
-    text: str
-    vector: npt.NDArray[np.float32] | None = None
-    start: int | None = None
-    metadata: Metadata = field(default_factory=dict)
-
-
-Content: TypeAlias = RawFile | str | tuple[OwnChunk, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RawDocument:
-    """A document as a client sent it."""
-
-    id: str
-    title: str
-    content: Content
-    metadata: Metadata
-
-    @property
-    def num_bytes(self) -> int:
-        """Of the content, without vectors."""
-        match self.content:
-            case RawFile(data=data):
-                return len(data)
-            case str(text):
-                return len(text.encode())
-            case chunks:
-                return sum(len(chunk.text.encode()) for chunk in chunks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,99 +54,6 @@ class Prepared:
 
     document: IndexedDocument
     num_tokens: int
-
-
-def check_document(raw: RawDocument, limits: RequestLimits) -> None:
-    """Raises `InvalidRequest` for what can be seen without reading the document."""
-    check_document_id(raw.id, "document.id")
-    check_label(raw.title, "document.title")
-    check_metadata(raw.metadata, "document.metadata")
-    where = f"document.{_kind(raw.content)}"
-    if raw.num_bytes > limits.max_document_bytes:
-        raise InvalidRequest(
-            f"{where}: expected at most {limits.max_document_bytes} bytes, got {raw.num_bytes}",
-            field=where,
-        )
-    if isinstance(raw.content, RawFile):
-        check_label(raw.content.name, "document.file.name")
-        check_label(raw.content.media_type, "document.file.media_type")
-    elif not raw.content or raw.num_bytes == 0:
-        raise InvalidRequest(f"{where}: it is empty", field=where)
-    elif isinstance(raw.content, tuple):
-        _check_num_chunks(len(raw.content), limits, where)
-        _check_chunks(raw.content, limits, where)
-
-
-def content_hash(raw: RawDocument) -> str:
-    """Equal for documents that would be kept alike: content, name, title and metadata agree."""
-    digest = hashlib.sha256(_HASHED_AS)
-    named = {"kind": _kind(raw.content), "title": raw.title, "metadata": dict(raw.metadata)}
-    match raw.content:
-        case RawFile(data, name, media_type):
-            _feed(digest, orjson.dumps({**named, "name": name, "type": media_type}, option=_SORTED))
-            digest.update(data)
-        case str(text):
-            _feed(digest, orjson.dumps(named, option=_SORTED))
-            digest.update(text.encode())
-        case chunks:
-            _feed(digest, orjson.dumps(named, option=_SORTED))
-            for chunk in chunks:
-                rest = {"start": chunk.start, "metadata": dict(chunk.metadata)}
-                _feed(digest, orjson.dumps(rest, option=_SORTED))
-                _feed(digest, chunk.text.encode())
-                _feed(digest, b"" if chunk.vector is None else chunk.vector.tobytes())
-    return digest.hexdigest()
-
-
-_SORTED = orjson.OPT_SORT_KEYS
-
-
-def _feed(digest: hashlib._Hash, part: bytes) -> None:
-    """With its length before it, so that two parts never look like two others."""
-    digest.update(len(part).to_bytes(8, "big"))
-    digest.update(part)
-
-
-def _kind(content: Content) -> str:
-    match content:
-        case RawFile():
-            return "file"
-        case str():
-            return "text"
-        case _:
-            return "chunks"
-
-
-def _check_num_chunks(num_chunks: int, limits: RequestLimits, where: str) -> None:
-    if num_chunks > limits.max_chunks:
-        raise InvalidRequest(
-            f"{where}: expected at most {limits.max_chunks} chunks, got {num_chunks}", field=where
-        )
-
-
-def _check_chunks(chunks: tuple[OwnChunk, ...], limits: RequestLimits, where: str) -> None:
-    for index, (chunk, end) in enumerate(zip(chunks, _ends(chunks), strict=True)):
-        check_metadata(chunk.metadata, f"{where}[{index}].metadata")
-        num_bytes = len(chunk.text.encode())
-        if num_bytes > limits.max_chunk_bytes:
-            raise InvalidRequest(
-                f"{where}[{index}].text: expected at most {limits.max_chunk_bytes} bytes, "
-                f"got {num_bytes}",
-                field=f"{where}[{index}].text",
-            )
-        if end > _MAX_OFFSET:
-            raise InvalidRequest(
-                f"{where}[{index}].start: the chunk would end at {end}, beyond {_MAX_OFFSET}",
-                field=f"{where}[{index}].start",
-            )
-
-
-def _ends(chunks: tuple[OwnChunk, ...]) -> Iterator[int]:
-    """Where each chunk ends; one without a start begins where the one before it ends."""
-    position = 0
-    for chunk in chunks:
-        position = (position if chunk.start is None else chunk.start) + len(chunk.text)
-        yield position
 
 
 class DocumentPipeline:
@@ -216,14 +75,16 @@ class DocumentPipeline:
         self, raw: RawDocument, hashed: str, config: CollectionConfig, caller: Caller
     ) -> Prepared:
         """A checked document, read and embedded. Raises `OrreryError`; cancelling stops it."""
-        where = f"document.{_kind(raw.content)}"
+        where = f"document.{kind_of_content(raw.content)}"
         if isinstance(raw.content, tuple):
             read = ReadDocument("", "", {}, _own_chunks(raw.content))
+        elif (picture := _picture_of(raw.content)) is not None:
+            return await self._prepare_picture(raw, picture, hashed, config, caller)
         else:
             read = await self._read(raw.content, config, where)
         if not read.chunks:
             raise InvalidRequest(f"{where}: it holds no text", field=where)
-        _check_num_chunks(len(read.chunks), self._limits, where)
+        check_num_chunks(len(read.chunks), self._limits, where)
         info = _info(raw, read, hashed)
         check_metadata(info.metadata, "document.metadata")
         if config.embedding_application is None:
@@ -231,6 +92,44 @@ class DocumentPipeline:
         else:
             vectors, num_tokens = await self._embed(raw, read, info, config, caller)
         return Prepared(IndexedDocument(info, read.chunks, vectors), num_tokens)
+
+    async def _prepare_picture(
+        self,
+        raw: RawDocument,
+        picture: RawFile,
+        hashed: str,
+        config: CollectionConfig,
+        caller: Caller,
+    ) -> Prepared:
+        application = config.embedding_application
+        model = None if application is None else await self._embedder.model(application, caller)
+        if application is None or model is None or model.picture_limits is None:
+            without = (
+                "it has none" if application is None else f"{application!r} embeds texts alone"
+            )
+            raise InvalidRequest(
+                "document.file: a picture needs a collection whose embedding application embeds "
+                f"pictures; {without}",
+                field="document.file",
+            )
+        # In a thread: whatever is in a hostile file, the event loop does not wait for it.
+        read = await asyncio.to_thread(
+            read_picture,
+            picture.data,
+            picture.media_type,
+            model.picture_limits,
+            "document.file.data",
+        )
+        info = _info(raw, read, hashed)
+        check_metadata(info.metadata, "document.metadata")
+        try:
+            vectors = await self._embedder.embed_pictures(
+                application, [picture.data], config.dimensions, caller, patiently=True
+            )
+        except InvalidRequest as error:  # its pixels, which only the other service has seen
+            raise picture_refused(error, "document.file.data") from error
+        document = IndexedDocument(info, read.chunks, for_metric(vectors, config.metric))
+        return Prepared(document, num_tokens=0)
 
     async def _read(
         self, content: RawFile | str, config: CollectionConfig, where: str
@@ -287,10 +186,17 @@ def _info(raw: RawDocument, read: ReadDocument, hashed: str) -> DocumentInfo:
     )
 
 
+def _picture_of(content: RawFile | str) -> RawFile | None:
+    """The content, where it is a picture."""
+    if isinstance(content, str):
+        return None
+    return content if is_picture(content.data, content.name, content.media_type) else None
+
+
 def _own_chunks(chunks: tuple[OwnChunk, ...]) -> tuple[Chunk, ...]:
     return tuple(
         Chunk(own.text, end - len(own.text), end, metadata=own.metadata)
-        for own, end in zip(chunks, _ends(chunks), strict=True)
+        for own, end in zip(chunks, chunk_ends(chunks), strict=True)
     )
 
 

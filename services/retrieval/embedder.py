@@ -1,4 +1,4 @@
-"""Vectors of texts, and passages scored against a query, asked of an embedding application.
+"""Vectors of texts and pictures, and passages scored, asked of an embedding application.
 
 `Embedder` is the seam; `PeerEmbedder` asks over gRPC. Knows nothing of documents and collections.
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from orrery.methods import EMBED_TEXT, GET_EMBEDDING_MODEL, RERANK
+from orrery.methods import EMBED_IMAGE, EMBED_TEXT, GET_EMBEDDING_MODEL, RERANK
+from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from services.retrieval.concurrency import run_all
 from services.retrieval.types import Vectors
 from services.runtime.errors import DeadlineExceeded, Internal, Overloaded
 from services.runtime.peer import Caller, Peer
+from services.runtime.pictures import PictureLimits
 
 __all__ = [
     "Embedded",
@@ -35,6 +37,8 @@ _MODEL_TTL_S = 60.0
 # Of one EmbedText call: far below what a gRPC message may hold.
 _CALL_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+
+T = TypeVar("T")
 
 
 class Purpose(StrEnum):
@@ -56,6 +60,7 @@ class EmbeddingModel:
     max_input_tokens: int
     max_batch_inputs: int
     reranker: str  # "" = no cross-encoder
+    picture_limits: PictureLimits | None = None  # None: it embeds texts alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +99,18 @@ class Embedder(Protocol):
         caller: Caller,
     ) -> Embedded:
         """Texts longer than the model's context are cut, and counted."""
+        ...
+
+    async def embed_pictures(
+        self,
+        application: str,
+        pictures: Sequence[bytes],
+        dimensions: int,
+        caller: Caller,
+        *,
+        patiently: bool,
+    ) -> Vectors:
+        """`[num_pictures, dimensions]`. `patiently`: wait where the model's queue is full."""
         ...
 
     async def rerank(
@@ -141,6 +158,7 @@ class PeerEmbedder:
             max_input_tokens=found.max_input_tokens,
             max_batch_inputs=found.max_batch_inputs,
             reranker=found.reranker,
+            picture_limits=_picture_limits(found),
         )
         self._models[application] = (time.monotonic(), model)
         return model
@@ -159,7 +177,9 @@ class PeerEmbedder:
             if purpose is Purpose.QUERY:
                 return await self._call(application, some, purpose, dimensions, caller)
             async with self._slots:
-                return await self._patiently(application, some, dimensions, caller)
+                return await _patiently(
+                    lambda: self._call(application, some, purpose, dimensions, caller), caller
+                )
 
         if len(texts) == 1:
             return await part(texts)
@@ -169,6 +189,28 @@ class PeerEmbedder:
             tokens=tuple(number for some in parts for number in some.tokens),
             num_truncated=sum(some.num_truncated for some in parts),
         )
+
+    async def embed_pictures(
+        self,
+        application: str,
+        pictures: Sequence[bytes],
+        dimensions: int,
+        caller: Caller,
+        *,
+        patiently: bool,
+    ) -> Vectors:
+        async def call() -> Vectors:
+            request = pb.EmbedImageRequest(
+                images=[common_pb2.ImageContent(data=picture) for picture in pictures],
+                dimensions=dimensions,
+            )
+            response = await self._peer.unary(application, EMBED_IMAGE, request, caller)
+            return _vectors(response.embeddings, len(pictures), dimensions)
+
+        if not patiently:
+            return await call()
+        async with self._slots:
+            return await _patiently(call, caller)
 
     async def rerank(
         self,
@@ -188,21 +230,6 @@ class PeerEmbedder:
             num_tokens=response.usage.prompt_tokens,
         )
 
-    async def _patiently(
-        self, application: str, texts: Sequence[str], dimensions: int, caller: Caller
-    ) -> Embedded:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._call(application, texts, Purpose.PASSAGE, dimensions, caller)
-            except Overloaded:
-                if caller.left_s() <= pause_s:
-                    raise DeadlineExceeded(
-                        "the embedding service was busy until the time was up", stage="embed"
-                    ) from None
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
     async def _call(
         self,
         application: str,
@@ -218,14 +245,39 @@ class PeerEmbedder:
             truncate=True,
         )
         response = await self._peer.unary(application, EMBED_TEXT, request, caller)
-        vectors = np.array([entry.values for entry in response.embeddings], dtype=np.float32)
-        if vectors.shape != (len(texts), dimensions):
-            raise Internal("the embedding service answered with vectors of another shape")
         return Embedded(
-            vectors=vectors,
+            vectors=_vectors(response.embeddings, len(texts), dimensions),
             tokens=tuple(entry.num_tokens for entry in response.embeddings),
             num_truncated=sum(entry.truncated for entry in response.embeddings),
         )
+
+
+async def _patiently(call: Callable[[], Awaitable[T]], caller: Caller) -> T:
+    """Calls again while the service's queue is full, until the caller's time is up."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await call()
+        except Overloaded:
+            if caller.left_s() <= pause_s:
+                raise DeadlineExceeded(
+                    "the embedding service was busy until the time was up", stage="embed"
+                ) from None
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _vectors(embeddings: Sequence[pb.Embedding], num_inputs: int, dimensions: int) -> Vectors:
+    vectors = np.array([entry.values for entry in embeddings], dtype=np.float32)
+    if vectors.shape != (num_inputs, dimensions):
+        raise Internal("the embedding service answered with vectors of another shape")
+    return vectors
+
+
+def _picture_limits(found: pb.GetEmbeddingModelResponse) -> PictureLimits | None:
+    if pb.MODALITY_IMAGE not in found.modalities:
+        return None
+    return PictureLimits(max_bytes=found.max_image_bytes, max_pixels=found.max_image_pixels)
 
 
 def _parts(texts: Sequence[str], limit: int) -> Iterator[Sequence[str]]:

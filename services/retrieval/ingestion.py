@@ -19,15 +19,11 @@ from enum import StrEnum
 from services.retrieval.collections import Collections
 from services.retrieval.concurrency import KeyedLocks, SharedCall
 from services.retrieval.config import RequestLimits, WorkConfig
-from services.retrieval.documents import (
-    DocumentPipeline,
-    RawDocument,
-    check_document,
-    content_hash,
-)
+from services.retrieval.documents import DocumentPipeline
 from services.retrieval.log.position import START, Position
 from services.retrieval.log.replica import Replica
 from services.retrieval.log.state import CollectionView
+from services.retrieval.raw_documents import RawDocument, check_document, content_hash
 from services.retrieval.timeline import Timeline
 from services.retrieval.work_metrics import WorkMetrics
 from services.runtime.errors import CollectionNotFound, Internal, InvalidRequest, OrreryError

@@ -18,10 +18,10 @@ from services.retrieval.collections import (
     AskedCollection,
     AskedConfig,
 )
-from services.retrieval.documents import OwnChunk, RawDocument, RawFile
 from services.retrieval.index.generation import StoredDocumentView
 from services.retrieval.ingestion import Upserted, UpsertItem, UpsertStatus
 from services.retrieval.log.state import CollectionView
+from services.retrieval.raw_documents import OwnChunk, RawDocument, RawFile
 from services.retrieval.timeline import Timeline
 from services.retrieval.types import (
     Chunk,
@@ -343,6 +343,7 @@ def put_chunk(
     message.document_id = info.id
     message.document_title = info.title
     message.file_name = info.file_name
+    message.media_type = info.media_type
     message.ordinal = ordinal
     if with_text:
         message.text = chunk.text

@@ -8,9 +8,9 @@ from typing import Any
 
 from orrery.v1 import embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
+from services.retrieval.asked_searches import AskedSearch
 from services.retrieval.embedder import RerankBy
 from services.retrieval.messages import known_enum, put_chunk, set_fields, value_of, vector_of
-from services.retrieval.searches import AskedSearch
 from services.retrieval.types import (
     AllOf,
     AnyOf,
@@ -19,6 +19,7 @@ from services.retrieval.types import (
     Hit,
     Not,
     Operator,
+    Picture,
     Query,
     SearchMode,
 )
@@ -58,8 +59,12 @@ _OPERATORS: Mapping[int, Operator] = MappingProxyType(
 
 def query_of(message: pb.SearchQuery) -> Query:
     """A query; an empty text is none."""
-    vector = message.vector
-    return Query(text=message.text or None, vector=vector_of(vector) if vector else None)
+    vector, image = message.vector, message.image
+    return Query(
+        text=message.text or None,
+        vector=vector_of(vector) if vector else None,
+        picture=Picture(image.data, image.media_type) if message.HasField("image") else None,
+    )
 
 
 def asked_search(message: pb.SearchOptions) -> AskedSearch:

@@ -8,22 +8,27 @@ Knows nothing of protobuf and Redis.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.retrieval.checks import check_filter_form
+from services.retrieval.asked_searches import (
+    AskedSearch,
+    check_query,
+    check_rerankable,
+    chosen_mode,
+)
 from services.retrieval.concurrency import run_all
 from services.retrieval.config import RequestLimits
 from services.retrieval.embedder import Embedder, Purpose, RerankBy
 from services.retrieval.index.batching import SearchBatcher
 from services.retrieval.index.generation import Generation, hits_needed
 from services.retrieval.index.text import chunk_search_text
+from services.retrieval.pictures import picture_refused
 from services.retrieval.timeline import Timeline
 from services.retrieval.types import (
     CollectionConfig,
-    Filter,
     Hit,
+    Picture,
     Query,
     SearchMode,
     SearchOptions,
@@ -31,30 +36,13 @@ from services.retrieval.types import (
 from services.retrieval.vectors import checked_vector, for_metric
 from services.runtime.errors import DeadlineExceeded, InvalidRequest, OrreryError
 from services.runtime.peer import Caller
+from services.runtime.pictures import inspect_picture
 
-__all__ = ["AskedSearch", "Found", "Searched", "Searcher", "check_asked", "check_query"]
+__all__ = ["Found", "Searched", "Searcher"]
 
 _DEFAULT_CANDIDATES = 50
-_MAX_RRF_K = 100_000
 # Choosing diverse ones among so many would hold up the event loop.
 _SELECT_IN_THREAD_HITS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class AskedSearch:
-    """What a client asks for; None = the default, which may depend on the query."""
-
-    k: int = 10
-    mode: SearchMode | None = None
-    filter: Filter | None = None
-    dense_weight: float = 1.0
-    sparse_weight: float = 1.0
-    rrf_k: int = 20
-    num_candidates: int | None = None
-    min_score: float | None = None
-    mmr_lambda: float | None = None
-    max_per_document: int | None = None
-    rerank: RerankBy | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,53 +51,6 @@ class Found:
 
     hits: list[Hit]
     num_tokens: int
-
-
-def check_asked(asked: AskedSearch, limits: RequestLimits) -> None:
-    """Raises `InvalidRequest` naming the option that is out of range."""
-    _check_range("options.k", asked.k, 1, limits.max_k)
-    most = limits.max_rerank_candidates if asked.rerank is not None else limits.max_candidates
-    if asked.num_candidates is not None:
-        _check_range("options.num_candidates", asked.num_candidates, asked.k, most)
-    elif asked.k > most:
-        raise InvalidRequest(
-            f"options.k: at most {most} chunks can be reranked, got {asked.k}", field="options.k"
-        )
-    _check_range("options.fusion.rrf_k", asked.rrf_k, 1, _MAX_RRF_K)
-    weights = (("dense", asked.dense_weight), ("sparse", asked.sparse_weight))
-    for name, weight in weights:
-        _check_range(f"options.fusion.{name}_weight", weight, 0.0, 1e6)
-    if asked.dense_weight == asked.sparse_weight == 0.0:
-        raise InvalidRequest("options.fusion: one weight must be positive", field="options.fusion")
-    if asked.min_score is not None and not math.isfinite(asked.min_score):
-        raise InvalidRequest(
-            "options.min_score: expected a finite number", field="options.min_score"
-        )
-    if asked.mmr_lambda is not None:
-        _check_range("options.diversity.lambda", asked.mmr_lambda, 0.0, 1.0)
-    if asked.max_per_document is not None:
-        _check_range("options.max_per_document", asked.max_per_document, 1, limits.max_k)
-    if asked.filter is not None:
-        check_filter_form(asked.filter, "options.filter")
-
-
-def _check_range(field: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:  # NaN compares false
-        raise InvalidRequest(f"{field}: expected {least} to {most}, got {value}", field=field)
-
-
-def check_query(query: Query, limits: RequestLimits, field: str = "query") -> None:
-    """Raises `InvalidRequest` for a query without content, or with too much."""
-    if query.text is None and query.vector is None:
-        raise InvalidRequest(f"{field}: expected a text or a vector", field=field)
-    if query.text is not None:
-        if not query.text.strip():
-            raise InvalidRequest(f"{field}.text: it is blank", field=f"{field}.text")
-        if len(query.text.encode()) > limits.max_query_bytes:
-            raise InvalidRequest(
-                f"{field}.text: expected at most {limits.max_query_bytes} bytes",
-                field=f"{field}.text",
-            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,9 +74,10 @@ class _Ready:
     @property
     def text_to_embed(self) -> str | None:
         """None = there is nothing left to embed."""
-        if self.options.mode is SearchMode.SPARSE or self.query.vector is not None:
+        query = self.query
+        if self.options.mode is SearchMode.SPARSE or query.vector is not None:
             return None
-        return self.query.text
+        return None if query.picture is not None else query.text
 
 
 class Searcher:
@@ -164,6 +106,8 @@ class Searcher:
         ready = self._ready(where, query, asked, "query")
         if ready.text_to_embed is not None:
             await self._embed(where, [ready])
+        if ready.query.picture is not None:
+            await self._embed_picture(where, ready, ready.query.picture, "query.image")
         return await self._find(where, ready, asked)
 
     async def search_batch(
@@ -189,6 +133,9 @@ class Searcher:
         async def find(index: int, one: _Ready) -> None:
             try:
                 async with slots:
+                    if one.query.picture is not None:
+                        field = f"queries[{index}].image"
+                        await self._embed_picture(where, one, one.query.picture, field)
                     outcomes[index] = await self._find(where, one, asked)
             except DeadlineExceeded:
                 raise
@@ -202,10 +149,10 @@ class Searcher:
         """The query with what was left to choose. Raises `InvalidRequest`."""
         check_query(query, self._limits, field)
         config = where.config
-        mode = _mode(query, asked.mode, config.embedding_application, field)
+        mode = chosen_mode(query, asked.mode, config.embedding_application, field)
         most = self._limits.max_candidates
         if asked.rerank is not None:
-            _check_rerankable(query, config, field)
+            check_rerankable(query, config, field)
             most = self._limits.max_rerank_candidates
         if query.vector is not None:
             vector = checked_vector(
@@ -243,6 +190,37 @@ class Searcher:
         for one, vector, num_tokens in zip(queries, vectors, embedded.tokens, strict=True):
             one.query = Query(one.query.text, vector)
             one.num_tokens = num_tokens
+
+    async def _embed_picture(
+        self, where: Searched, one: _Ready, picture: Picture, field: str
+    ) -> None:
+        """Gives a query the vector of its picture. Raises `InvalidRequest` naming `field`."""
+        application, dimensions = where.config.embedding_application, where.config.dimensions
+        assert application is not None  # the mode was chosen so
+        model = await self._embedder.model(application, where.caller)
+        limits = model.picture_limits
+        if limits is None:
+            raise InvalidRequest(
+                f"{field}: the collection's embedding application {application!r} embeds texts "
+                "alone",
+                field=field,
+            )
+        with where.timeline.stage("embed") as stage:
+            await asyncio.to_thread(
+                inspect_picture,
+                picture.data,
+                limits,
+                f"{field}.data",
+                media_type=picture.media_type,
+            )
+            try:
+                vectors = await self._embedder.embed_pictures(
+                    application, [picture.data], dimensions, where.caller, patiently=False
+                )
+            except InvalidRequest as error:  # its pixels, which only the other service has seen
+                raise picture_refused(error, f"{field}.data") from error
+            stage.detail = "1 picture"
+        one.query = Query(one.query.text, for_metric(vectors, where.config.metric)[0])
 
     async def _find(self, where: Searched, ready: _Ready, asked: AskedSearch) -> Found:
         """The hits of one query that has all it needs."""
@@ -282,43 +260,3 @@ class Searcher:
 def _check_filter(where: Searched, asked: AskedSearch) -> None:
     if asked.filter is not None:
         where.generation.check_filter(asked.filter)
-
-
-def _mode(
-    query: Query, asked: SearchMode | None, application: str | None, field: str
-) -> SearchMode:
-    """The mode that fits what the query has. Raises `InvalidRequest` where the asked one cannot."""
-    has_text = query.text is not None
-    can_be_dense = query.vector is not None or (has_text and application is not None)
-    if asked is None:
-        if has_text and can_be_dense:
-            return SearchMode.HYBRID
-        return SearchMode.SPARSE if has_text else SearchMode.DENSE
-    if asked is not SearchMode.DENSE and not has_text:
-        raise InvalidRequest(
-            f"{field}.text: {asked.name} mode searches by words; expected a text",
-            field=f"{field}.text",
-        )
-    if asked is SearchMode.SPARSE and query.vector is not None:
-        raise InvalidRequest(
-            f"{field}.vector: SPARSE mode searches by words alone", field=f"{field}.vector"
-        )
-    if asked is not SearchMode.SPARSE and not can_be_dense:
-        raise InvalidRequest(
-            f"{field}.vector: this collection has no embedding application: a query by meaning "
-            "brings its vector",
-            field=f"{field}.vector",
-        )
-    return asked
-
-
-def _check_rerankable(query: Query, config: CollectionConfig, field: str) -> None:
-    if config.embedding_application is None:
-        raise InvalidRequest(
-            "options.rerank: this collection has no embedding application", field="options.rerank"
-        )
-    if query.text is None:
-        raise InvalidRequest(
-            f"{field}.text: passages are reranked by the words of the query; expected a text",
-            field=f"{field}.text",
-        )

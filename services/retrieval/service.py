@@ -14,6 +14,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
+from services.retrieval.asked_searches import AskedSearch, check_asked
 from services.retrieval.attachments import Attachments
 from services.retrieval.checks import check_filter_form
 from services.retrieval.collections import Collections
@@ -33,11 +34,9 @@ from services.retrieval.log.snapshotter import SnapshotPolicy
 from services.retrieval.log.state import CollectionView
 from services.retrieval.readers import ReaderPool
 from services.retrieval.searches import (
-    AskedSearch,
     Found,
     Searched,
     Searcher,
-    check_asked,
 )
 from services.retrieval.timeline import Timeline
 from services.retrieval.types import Filter, Query

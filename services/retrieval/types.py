@@ -33,6 +33,7 @@ __all__ = [
     "Metric",
     "Not",
     "Operator",
+    "Picture",
     "Query",
     "SearchMode",
     "SearchOptions",
@@ -201,11 +202,21 @@ class SearchMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A picture as a client sent it; `media_type` "" = as the bytes say."""
+
+    data: bytes
+    media_type: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What is looked for: a text, a vector `[dimensions]`, or both."""
+    """What is looked for: a text, and a vector `[dimensions]` or a picture that has one; or one of
+    these."""
 
     text: str | None = None
     vector: Vectors | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """An embedding service that needs no model: a text's vector is made of the hashes of its words.
 
-Deterministic and cheap; texts that share words are similar. It answers as the real one does, and
-can be told to be slow, to be away, or to be busy.
+Deterministic and cheap; texts that share words are similar. A picture's vector is that of the word
+for its colour. It answers as the real one does, and can be told to be slow, to be away, or to be
+busy.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from orrery.v1 import common_pb2
+from orrery.v1 import common_pb2, embedding_pb2_grpc
 from orrery.v1 import embedding_pb2 as pb
 from services.runtime.errors import InvalidRequest, OrreryError
+from services.runtime.pictures import PictureLimits, decode_picture
 from services.runtime.rpc import Call, RpcPolicy, unary
 
 DIMENSIONS = 64
 MAX_INPUT_TOKENS = 256
+PICTURE_LIMITS = PictureLimits(max_bytes=1 << 20, max_pixels=1 << 20)
+COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
 _WORD = re.compile(r"\w+")
 
 
@@ -36,11 +40,20 @@ def hash_vector(text: str, dimensions: int = DIMENSIONS) -> npt.NDArray[np.float
     return vector / np.float32(length)
 
 
-class HashEmbeddingServicer:
+def picture_vector(data: bytes, field: str, dimensions: int) -> npt.NDArray[np.float32]:
+    """The vector of the colour that is nearest to the picture's mean."""
+    mean = np.asarray(decode_picture(data, PICTURE_LIMITS, field)).mean(axis=(0, 1))
+    nearest = min(COLOURS, key=lambda name: float(np.abs(mean - COLOURS[name]).sum()))
+    return hash_vector(nearest, dimensions)
+
+
+class HashEmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     """`EmbeddingService` by hashes. `failure` is raised instead of answering, `delay_s` awaited."""
 
-    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+    def __init__(self, dimensions: int = DIMENSIONS, *, embeds_pictures: bool = False) -> None:
         self.dimensions = dimensions
+        self.embeds_pictures = embeds_pictures
+        self.num_pictures = 0  # embedded so far
         self.delay_s = 0.0
         self.failure: OrreryError | None = None
         self.num_texts = 0  # embedded so far
@@ -75,6 +88,22 @@ class HashEmbeddingServicer:
             timing=common_pb2.Timing(total_ns=call.total_ns),
         )
 
+    @unary(pb.EmbedImageResponse)
+    async def EmbedImage(self, request: pb.EmbedImageRequest, call: Call) -> pb.EmbedImageResponse:
+        await self._work()
+        if not self.embeds_pictures:
+            raise InvalidRequest("images: this model embeds texts alone", field="images")
+        dimensions = request.dimensions if request.HasField("dimensions") else self.dimensions
+        self.num_pictures += len(request.images)
+        return pb.EmbedImageResponse(
+            request_id=call.request_id,
+            model="hash",
+            embeddings=[
+                pb.Embedding(values=picture_vector(image.data, f"images[{index}].data", dimensions))
+                for index, image in enumerate(request.images)
+            ],
+        )
+
     @unary(pb.RerankResponse)
     async def Rerank(self, request: pb.RerankRequest, call: Call) -> pb.RerankResponse:
         await self._work()
@@ -103,6 +132,9 @@ class HashEmbeddingServicer:
             max_input_bytes=64 << 10,
             normalized=True,
             dtype="float32",
+            modalities=self._modalities(),
+            max_image_bytes=PICTURE_LIMITS.max_bytes if self.embeds_pictures else 0,
+            max_image_pixels=PICTURE_LIMITS.max_pixels if self.embeds_pictures else 0,
         )
 
     @unary(pb.EmbeddingServiceGetLoadResponse)
@@ -110,6 +142,9 @@ class HashEmbeddingServicer:
         self, request: pb.EmbeddingServiceGetLoadRequest, call: Call
     ) -> pb.EmbeddingServiceGetLoadResponse:
         return pb.EmbeddingServiceGetLoadResponse(num_running=self.num_running)
+
+    def _modalities(self) -> list[pb.Modality]:
+        return [pb.MODALITY_TEXT, *([pb.MODALITY_IMAGE] if self.embeds_pictures else [])]
 
     async def _work(self) -> None:
         if self.failure is not None:

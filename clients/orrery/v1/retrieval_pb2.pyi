@@ -438,7 +438,7 @@ class DeleteResponse(_message.Message):
     def __init__(self, num_deleted: _Optional[int] = ..., consistency_token: _Optional[str] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("id", "document_id", "document_title", "ordinal", "text", "title_path", "start", "end", "line_start", "line_end", "page", "metadata", "vector", "file_name", "image")
+    __slots__ = ("id", "document_id", "document_title", "ordinal", "text", "title_path", "start", "end", "line_start", "line_end", "page", "metadata", "vector", "file_name", "media_type")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -460,7 +460,7 @@ class Chunk(_message.Message):
     METADATA_FIELD_NUMBER: _ClassVar[int]
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     FILE_NAME_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     id: str
     document_id: str
     document_title: str
@@ -475,18 +475,8 @@ class Chunk(_message.Message):
     metadata: _containers.MessageMap[str, MetadataValue]
     vector: _containers.RepeatedScalarFieldContainer[float]
     file_name: str
-    image: ImageInfo
-    def __init__(self, id: _Optional[str] = ..., document_id: _Optional[str] = ..., document_title: _Optional[str] = ..., ordinal: _Optional[int] = ..., text: _Optional[str] = ..., title_path: _Optional[_Iterable[str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., page: _Optional[int] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., vector: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ...) -> None: ...
-
-class ImageInfo(_message.Message):
-    __slots__ = ("width", "height", "media_type")
-    WIDTH_FIELD_NUMBER: _ClassVar[int]
-    HEIGHT_FIELD_NUMBER: _ClassVar[int]
-    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
-    width: int
-    height: int
     media_type: str
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., media_type: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., document_id: _Optional[str] = ..., document_title: _Optional[str] = ..., ordinal: _Optional[int] = ..., text: _Optional[str] = ..., title_path: _Optional[_Iterable[str]] = ..., start: _Optional[int] = ..., end: _Optional[int] = ..., line_start: _Optional[int] = ..., line_end: _Optional[int] = ..., page: _Optional[int] = ..., metadata: _Optional[_Mapping[str, MetadataValue]] = ..., vector: _Optional[_Iterable[float]] = ..., file_name: _Optional[str] = ..., media_type: _Optional[str] = ...) -> None: ...
 
 class StoredDocument(_message.Message):
     __slots__ = ("id", "title", "file_name", "media_type", "metadata", "num_chunks", "num_bytes", "written_at", "content_hash", "chunks")

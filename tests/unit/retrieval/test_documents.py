@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.retrieval.config import RequestLimits
-from services.retrieval.documents import (
-    DocumentPipeline,
+from services.retrieval.documents import DocumentPipeline
+from services.retrieval.embedder import Embedded, EmbeddingModel, Purpose, RerankBy, Reranked
+from services.retrieval.raw_documents import (
     OwnChunk,
     RawDocument,
     RawFile,
     check_document,
     content_hash,
 )
-from services.retrieval.embedder import Embedded, EmbeddingModel, Purpose, RerankBy, Reranked
 from services.retrieval.readers import ReadDocument, ReadJob
-from services.retrieval.types import Chunk, CollectionConfig, Metric
+from services.retrieval.types import Chunk, CollectionConfig, Metric, Vectors
 from services.runtime.errors import InvalidRequest
 from services.runtime.peer import Caller
 from tests.fakes.hash_embedding import hash_vector
@@ -125,6 +125,17 @@ class HashEmbedder:
         self.texts += texts
         vectors = 2 * np.stack([hash_vector(text, dimensions) for text in texts])
         return Embedded(vectors, (3,) * len(texts), 0)
+
+    async def embed_pictures(
+        self,
+        application: str,
+        pictures: Sequence[bytes],
+        dimensions: int,
+        caller: Caller,
+        *,
+        patiently: bool,
+    ) -> Vectors:
+        raise NotImplementedError
 
     async def rerank(
         self, application: str, query: str, passages: Sequence[str], by: RerankBy, caller: Caller

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from orrery.v1 import embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from services.retrieval import messages, search_messages
+from services.retrieval.asked_searches import AskedSearch
 from services.retrieval.embedder import RerankBy
-from services.retrieval.searches import AskedSearch
 from services.retrieval.types import (
     AllOf,
     AnyOf,
@@ -147,6 +147,7 @@ def test_hit_carries_its_chunk_and_only_the_scores_it_has() -> None:
         document_id="d",
         document_title="Title",
         file_name="f.md",
+        media_type="text/markdown",
         ordinal=7,
         text="words",
         title_path=["A", "B"],

@@ -12,8 +12,8 @@ import pytest
 from orrery.v1 import retrieval_pb2 as pb
 from services.retrieval import ingestion, messages
 from services.retrieval.config import RetrievalConfig, WorkConfig
-from services.retrieval.documents import RawDocument, content_hash
 from services.retrieval.ingestion import UpsertItem
+from services.retrieval.raw_documents import RawDocument, content_hash
 from services.runtime.errors import DependencyDown, Overloaded
 from tests.contract.retrieval_served import text, vectors
 from tests.contract.served import refusal
