@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -10,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
 from orrery.v1 import generation_pb2, retrieval_pb2
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -24,7 +26,7 @@ from services.runtime.errors import (
 )
 from services.runtime.peer import Caller, Peer
 from tests.fakes.generation_server import generation_server
-from tests.fakes.hash_embedding import DIMENSIONS, MAX_INPUT_TOKENS
+from tests.fakes.hash_embedding import DIMENSIONS, MAX_INPUT_TOKENS, HashEmbeddingServicer
 from tests.fakes.redis_server import redis_server
 from tests.fakes.retrieval_server import retrieval_server
 from tests.fakes.toy_backend import ToyBackend, ToySettings
@@ -37,11 +39,15 @@ def caller(timeout_s: float = 20.0) -> Caller:
 
 
 @pytest.fixture
-async def finding(tmp_path: Path) -> AsyncIterator[PeerServices]:
-    """Over a collection `docs` of two documents, and one without an embedding model."""
+async def target(tmp_path: Path) -> AsyncIterator[str]:
+    """A collection of two documents, one without an embedding model, one of short vectors."""
     with redis_server(tmp_path / "redis") as redis:
         async with (
-            retrieval_server(redis.url, tmp_path / "data") as server,
+            retrieval_server(
+                redis.url,
+                tmp_path / "data",
+                embedding=HashEmbeddingServicer(embeds_pictures=True),
+            ) as server,
             grpc.aio.insecure_channel(server.target) as channel,
         ):
             stub = RetrievalServiceStub(channel)
@@ -69,9 +75,20 @@ async def finding(tmp_path: Path) -> AsyncIterator[PeerServices]:
                     name="docs", consistency_token=written[-1].consistency_token
                 )
             )
-            peer = Peer(server.target)
-            yield PeerServices(peer, retrieval="retrieval")
-            await peer.close()
+            yield server.target
+
+
+@pytest.fixture
+async def finding(target: str) -> AsyncIterator[PeerServices]:
+    peer = Peer(target)
+    yield PeerServices(peer, retrieval="retrieval")
+    await peer.close()
+
+
+@pytest.fixture
+async def retrieval(target: str) -> AsyncIterator[RetrievalServiceStub]:
+    async with grpc.aio.insecure_channel(target) as channel:
+        yield RetrievalServiceStub(channel)
 
 
 async def test_search_finds_passages_for_one_query_and_for_several(finding: PeerServices) -> None:
@@ -89,6 +106,29 @@ async def test_search_finds_passages_for_one_query_and_for_several(finding: Peer
     by_vector = SearchQuery("oak ship", embedded.vectors[0])
     several = await finding.search(Search("docs", (query, by_vector), k=1), caller())
     assert [ranking[0].document_id for ranking in several.rankings] == ["a.txt", "b.txt"]
+
+
+async def test_pictures_are_no_passages(
+    finding: PeerServices, retrieval: RetrievalServiceStub
+) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(picture, "PNG")
+    document = retrieval_pb2.Document(
+        id="c.png",
+        title="a red lamp",
+        file=retrieval_pb2.FileContent(data=picture.getvalue(), name="c.png"),
+    )
+    requests = [retrieval_pb2.UpsertRequest(collection="docs", document=document)]
+    (written,) = [answer async for answer in retrieval.Upsert(iter(requests))]
+    query = retrieval_pb2.SearchRequest(
+        collection="docs",
+        query=retrieval_pb2.SearchQuery(text="red lamp"),
+        consistency_token=written.consistency_token,
+    )
+    hits = (await retrieval.Search(query)).hits
+    assert "c.png" in {hit.chunk.document_id for hit in hits}
+    found = await finding.search(Search("docs", (SearchQuery("red lamp"),), k=10), caller())
+    assert {passage.document_id for passage in found.rankings[0]} == {"a.txt", "b.txt"}
 
 
 async def test_search_keeps_the_callers_own_options(finding: PeerServices) -> None:
