@@ -17,12 +17,14 @@ from services.gateway.errors import error_response, refused, validation_refusal
 from services.gateway.middleware import Observe, RequestGuard
 from services.gateway.routes import (
     chat,
+    classification,
     collections,
     completions,
     documents,
     embeddings,
     file_batches,
     files,
+    images,
     models,
     rag,
     rerank,
@@ -39,8 +41,8 @@ from services.runtime.errors import OrreryError
 __all__ = ["create_api"]
 
 _DESCRIPTION = """
-Text generation, embeddings, retrieval and answers from documents with the models that this platform
-serves; where OpenAI's API has the same thing, in its shapes.
+Text generation, pictures, embeddings, retrieval and answers from documents with the models that
+this platform serves; where OpenAI's API has the same thing, in its shapes.
 Every error has the shape `{"error": {"message", "type", "param", "code"}}`. A parameter that is not
 supported is refused by name, never ignored. Headers: `authorization: Bearer <key>` where keys are
 configured; `x-request-id` names a request; `x-timeout-ms` is its deadline.
@@ -51,6 +53,8 @@ _ROUTES = (
     completions,
     embeddings,
     rerank,
+    images,
+    classification,
     models,
     tokens,
     collections,

@@ -96,6 +96,20 @@ class Catalog(Generic[InfoT]):
         expected = f"expected one of {known}" if known else "no model of this kind is served"
         raise ModelNotFound(f"the model {name[:128]!r} does not exist; {expected}", field="model")
 
+    async def first(
+        self, caller: Caller, suits: Callable[[InfoT], bool] = lambda _: True
+    ) -> ServedModel[InfoT]:
+        """The first that suits, for a request that names none.
+
+        Raises `ModelNotFound`, or `NotReady` while an application that might serve one is silent.
+        """
+        for model in await self.models(caller):
+            if suits(model.info):
+                return model
+        if self._silent:
+            raise NotReady(f"no answer from {', '.join(sorted(self._silent))}")
+        raise ModelNotFound("no model of this kind is served", field="model")
+
     async def _find_alias(self, name: str, caller: Caller) -> ServedModel[InfoT] | None:
         """Only an application knows its aliases."""
         for application in self._applications:

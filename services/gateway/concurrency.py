@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
 
-__all__ = ["map_bounded"]
+__all__ = ["both", "map_bounded"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+FirstT = TypeVar("FirstT")
+SecondT = TypeVar("SecondT")
 
 # Calls that one request has under way at the same time.
 _MAX_CALLS = 8
@@ -29,6 +31,21 @@ async def map_bounded(
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(tasks)
+
+
+async def both(
+    first: Coroutine[Any, Any, FirstT], second: Coroutine[Any, Any, SecondT]
+) -> tuple[FirstT, SecondT]:
+    """The results of two at once. The first failure cancels the other and is raised."""
+    tasks = asyncio.create_task(first), asyncio.create_task(second)
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

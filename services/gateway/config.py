@@ -21,7 +21,8 @@ class GatewayConfig(BaseModel):
     # Generation applications to expose; the models they serve are asked of them.
     applications: tuple[_Name, ...] = Field(default=("llama", "gpt"), min_length=1)
     # The other services to expose. Empty: this gateway has none, and its routes say so with 404.
-    embedding_applications: tuple[_Name, ...] = ()
+    embedding_applications: tuple[_Name, ...] = ()  # of texts, and of pictures
+    image_applications: tuple[_Name, ...] = ()
     retrieval_application: _OptionalName = ""
     rag_application: _OptionalName = ""
     # Time of a request that names none, and the longest one that may be asked for.
@@ -38,7 +39,7 @@ class GatewayConfig(BaseModel):
     max_retries: int = Field(default=2, ge=0)
     num_channels: int = Field(default=4, ge=1)
 
-    @field_validator("applications", "embedding_applications")
+    @field_validator("applications", "embedding_applications", "image_applications")
     @classmethod
     def _names_are_unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) != len(value):
@@ -57,5 +58,6 @@ class GatewayConfig(BaseModel):
         return (
             *self.applications,
             *self.embedding_applications,
+            *self.image_applications,
             *(name for name in (self.retrieval_application, self.rag_application) if name),
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from orrery import methods
-from orrery.v1 import embedding_pb2, generation_pb2
+from orrery.v1 import embedding_pb2, generation_pb2, image_pb2
 from services.gateway import consistency, headers
 from services.gateway.catalog import Catalog
 from services.gateway.config import GatewayConfig
@@ -25,6 +25,7 @@ class Gateway:
     upstream: Upstream
     catalog: Catalog[generation_pb2.GetModelResponse]
     embedding_catalog: Catalog[embedding_pb2.GetEmbeddingModelResponse]
+    image_catalog: Catalog[image_pb2.GetImageModelResponse]
     retrieval: Service
     rag: Service
 
@@ -44,11 +45,18 @@ class Gateway:
             request = embedding_pb2.GetEmbeddingModelRequest(model=model)
             return await upstream.unary(application, methods.GET_EMBEDDING_MODEL, request, caller)
 
+        async def ask_image(
+            application: str, model: str, caller: Caller
+        ) -> image_pb2.GetImageModelResponse:
+            request = image_pb2.GetImageModelRequest(model=model)
+            return await upstream.unary(application, methods.GET_IMAGE_MODEL, request, caller)
+
         return cls(
             config,
             upstream,
             Catalog(config.applications, config.catalog_ttl_s, ask_generation),
             Catalog(config.embedding_applications, config.catalog_ttl_s, ask_embedding),
+            Catalog(config.image_applications, config.catalog_ttl_s, ask_image),
             Service("retrieval", config.retrieval_application, upstream),
             Service("RAG", config.rag_application, upstream),
         )

@@ -80,6 +80,10 @@ _EXPECTED: Mapping[str, str] = MappingProxyType(
         "int_type": "expected an integer",
         "float_type": "expected a number",
         "bool_type": "expected true or false",
+        # Of forms and query strings, whose values are texts.
+        "int_parsing": "expected an integer",
+        "float_parsing": "expected a number",
+        "bool_parsing": "expected true or false",
         "list_type": "expected a list",
         "dict_type": "expected an object",
         "model_type": "expected an object",

@@ -11,6 +11,7 @@ import numpy as np
 
 from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
+from services.gateway.embedding import Embedded
 
 __all__ = ["embedding_document", "rerank_document"]
 
@@ -20,12 +21,12 @@ _METHODS = MappingProxyType(
 
 
 def embedding_document(
-    response: pb.EmbedTextResponse, *, as_base64: bool, mark_truncated: bool
+    embedded: Embedded, *, as_base64: bool, mark_truncated: bool
 ) -> dict[str, Any]:
     """One vector for each input."""
     return {
         "object": "list",
-        "model": response.model,
+        "model": embedded.model,
         "data": [
             {
                 "object": "embedding",
@@ -33,9 +34,9 @@ def embedding_document(
                 "embedding": _vector(embedding.values, as_base64),
                 **({"truncated": embedding.truncated} if mark_truncated else {}),
             }
-            for index, embedding in enumerate(response.embeddings)
+            for index, embedding in enumerate(embedded.embeddings)
         ],
-        "usage": _usage(response.usage),
+        "usage": _usage(embedded.usage),
     }
 
 

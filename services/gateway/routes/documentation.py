@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -10,6 +11,7 @@ from services.gateway.schemas.errors import ErrorBody
 
 __all__ = [
     "ERROR_RESPONSES",
+    "FormFile",
     "either_body",
     "form_body",
     "generation_responses",
@@ -56,24 +58,45 @@ def stream_response(description: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def form_body(fields: type[BaseModel]) -> dict[str, Any]:
-    """A form with a file and the fields of a model."""
-    return {"requestBody": {"required": True, "content": _form(fields)}}
+class FormFile(NamedTuple):
+    """A file in a form."""
+
+    name: str
+    required: bool = True
+    is_list: bool = False
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """As OpenAPI describes it."""
+        one = {"type": "string", "contentMediaType": "application/octet-stream"}
+        return {"type": "array", "minItems": 1, "items": one} if self.is_list else one
 
 
-def either_body(body: type[BaseModel], fields: type[BaseModel]) -> dict[str, Any]:
+_FILE = FormFile("file")
+
+
+def form_body(fields: type[BaseModel], *files: FormFile) -> dict[str, Any]:
+    """A form with files (default: one, `file`) and the fields of a model."""
+    return {"requestBody": {"required": True, "content": _form(fields, files or (_FILE,))}}
+
+
+def either_body(body: type[BaseModel], fields: type[BaseModel], *files: FormFile) -> dict[str, Any]:
     """A JSON body, or a form likewise."""
-    json_content = {"application/json": {"schema": _inlined(body)}}
-    return {"requestBody": {"required": True, "content": {**json_content, **_form(fields)}}}
+    content = {
+        "application/json": {"schema": _inlined(body)},
+        **_form(fields, files or (_FILE,)),
+    }
+    return {"requestBody": {"required": True, "content": content}}
 
 
-def _form(fields: type[BaseModel]) -> dict[str, Any]:
+def _form(fields: type[BaseModel], files: Sequence[FormFile]) -> dict[str, Any]:
     schema = _inlined(fields)
     schema["properties"] = {
-        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        **{file.name: file.schema for file in files},
         **schema["properties"],
     }
-    schema["required"] = ["file", *schema.get("required", ())]
+    required = [file.name for file in files if file.required]
+    schema["required"] = [*required, *schema.get("required", ())]
     return {"multipart/form-data": {"schema": schema}}
 
 

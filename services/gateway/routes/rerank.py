@@ -19,7 +19,7 @@ from services.gateway.routes.documentation import ERROR_RESPONSES
 from services.gateway.schemas.embeddings import RerankAnswer, RerankRequest
 from services.gateway.translate.retrieval import RERANK_METHODS
 from services.gateway.upstream import Caller, Service
-from services.runtime.errors import InvalidRequest, ModelNotFound, NotReady
+from services.runtime.errors import InvalidRequest
 
 __all__ = ["router"]
 
@@ -56,14 +56,9 @@ async def _model(
 ) -> tuple[ServedModel[pb.GetEmbeddingModelResponse], str | None]:
     """The model that is meant, and by which method."""
     catalog = gateway.embedding_catalog
-    models = await catalog.models(caller)
     if body.model is None:
-        if models:
-            return models[0], body.method
-        if gateway.config.embedding_applications:
-            raise NotReady("no embedding application answers")
-        raise ModelNotFound("no model of this kind is served", field="model")
-    for model in models:
+        return await catalog.first(caller), body.method
+    for model in await catalog.models(caller):
         if body.model == model.info.reranker:
             if body.method == "bi_encoder":
                 raise InvalidRequest(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from services.gateway.schemas.base import ModelName, StrictModel, UInt32, User, refuse
-from services.gateway.schemas.inputs import TextsOrTokens
+from services.gateway.schemas.inputs import TextsTokensOrPictures
+from services.gateway.schemas.pictures import EncodedPicture
 
 __all__ = [
     "EmbeddingList",
@@ -27,8 +28,9 @@ class EmbeddingRequest(StrictModel):
     )
 
     model: ModelName
-    input: TextsOrTokens = Field(
-        description="Token ids are of the model's own vocabulary, without special tokens."
+    input: TextsTokensOrPictures = Field(
+        description="Token ids are of the model's own vocabulary, without special tokens. Pictures "
+        "are for models that embed them, and come in the request: no address is fetched."
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="`base64`: little-endian float32. Default `float`."
@@ -48,6 +50,14 @@ class EmbeddingRequest(StrictModel):
         description="Cut an input that is longer than the model's context, and mark it; "
         "otherwise it is refused. Default false.",
     )
+
+    @model_validator(mode="after")
+    def _options_of_texts_have_texts(self) -> EmbeddingRequest:
+        if all(isinstance(entry, EncodedPicture) for entry in self.input):
+            for name in ("purpose", "truncate"):
+                if getattr(self, name):
+                    raise refuse("invalid_value", f"{name}: is of texts, and there are none")
+        return self
 
 
 class Embedding(BaseModel):

@@ -1,8 +1,8 @@
-"""Texts or token ids, in the four forms that OpenAI's API takes them."""
+"""Texts or token ids, in the four forms that OpenAI's API takes them, and pictures among texts."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -10,11 +10,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 
-from services.gateway.schemas.base import UInt32, refuse
+from services.gateway.schemas.base import StrictModel, UInt32, refuse
+from services.gateway.schemas.pictures import EncodedPicture, ImageUrl
 
-__all__ = ["TextsOrTokens"]
+__all__ = ["TextsOrTokens", "TextsTokensOrPictures"]
 
 _TEXTS = TypeAdapter(list[str])
 _TOKEN_IDS = TypeAdapter(list[UInt32])
@@ -53,3 +55,69 @@ _SCHEMA = {
 
 # Checked by its validator alone: checking a long list of token ids twice would cost.
 TextsOrTokens = Annotated[Any, BeforeValidator(_as_list), WithJsonSchema(_SCHEMA)]
+
+
+def _url(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class InputPart(StrictModel):
+    """One input, as a part of a message's content is written."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: Annotated[ImageUrl, BeforeValidator(_url)] | None = None
+
+    @model_validator(mode="after")
+    def _is_what_its_type_says(self) -> InputPart:
+        is_text = self.type == "text"
+        if (self.text is None) == is_text or (self.image_url is None) != is_text:
+            raise refuse("invalid_value", f"expected {self.type} and nothing else beside type")
+        return self
+
+    @property
+    def content(self) -> str | EncodedPicture:
+        """The text or the picture."""
+        if self.image_url is not None:
+            return self.image_url.url
+        assert self.text is not None
+        return self.text
+
+
+def _part(value: Any) -> Any:
+    return {"type": "text", "text": value} if isinstance(value, str) else value
+
+
+_PARTS = TypeAdapter(list[Annotated[InputPart, BeforeValidator(_part)]])
+
+
+def _as_mixed_list(
+    value: Any, info: ValidationInfo
+) -> list[str] | list[list[int]] | list[str | EncodedPicture]:
+    """The four forms; or one part, or parts and strings in one list."""
+    if isinstance(value, dict):
+        value = [value]
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        return [part.content for part in _PARTS.validate_python(value, strict=True)]
+    return _as_list(value, info)
+
+
+_PART_SCHEMA = InputPart.model_json_schema()
+_PART_SCHEMA["properties"]["image_url"] = {
+    "type": "object",
+    "properties": {"url": {"type": "string", "description": "A data URL, or base64."}},
+}
+del _PART_SCHEMA["$defs"]
+TextsTokensOrPictures = Annotated[
+    Any,
+    BeforeValidator(_as_mixed_list),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                *_SCHEMA["anyOf"],
+                {"type": "array", "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}},
+                _PART_SCHEMA,
+            ]
+        }
+    ),
+]

@@ -15,6 +15,7 @@ from services.gateway.schemas.base import (
     refuse,
 )
 from services.gateway.schemas.filters import MetadataFilter
+from services.gateway.schemas.pictures import PictureText
 
 __all__ = ["ChunkFields", "Hit", "RankingParameters", "SearchAnswer", "SearchRequest"]
 
@@ -56,10 +57,15 @@ def _query(value: Any) -> Any:
 
 
 class QueryInput(StrictModel):
-    """What is looked for: a text, a vector, or both."""
+    """What is looked for: a text, a vector, or both; or a picture, with or without a text."""
 
     text: str | None = None
     vector: list[Float] | None = Field(None, description="Given: the text is not embedded.")
+    image: PictureText | None = Field(
+        None,
+        description="Find what is like this picture, in a collection of a model that embeds "
+        "pictures. Excludes `vector`; a text beside it counts for its words alone.",
+    )
 
 
 _Query = Annotated[QueryInput, BeforeValidator(_query, json_schema_input_type=str | QueryInput)]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from orrery.v1 import embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
+from orrery.v1.common_pb2 import ImageContent
 from services.gateway.schemas.collections import CollectionConfigInput
 from services.gateway.schemas.documents import ChunkInput, DocumentInput
 from services.gateway.schemas.search import (
@@ -103,9 +104,9 @@ def _chunk(given: ChunkInput) -> pb.ChunkContent:
     )
 
 
-def search_query(query: QueryInput) -> pb.SearchQuery:
-    """A text, a vector, or both."""
-    return pb.SearchQuery(text=query.text or "", vector=query.vector)
+def search_query(query: QueryInput, image: ImageContent | None = None) -> pb.SearchQuery:
+    """A text, a vector, or both; or the query's picture, which has been decoded."""
+    return pb.SearchQuery(text=query.text or "", vector=query.vector, image=image)
 
 
 def search_options(body: SearchRequest) -> pb.SearchOptions:
