@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from training.images.scenes import (
-    BACKGROUNDS,
     COLOURS,
     MIRRORED,
     NORMAL_RELATIONS,

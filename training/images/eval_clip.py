@@ -37,8 +37,8 @@ from training.images.scenes import (
     SHAPES,
     Scene,
     SceneObject,
-    draw_scene,
-    facts_of,
+    distinct_scenes,
+    held_out_scenes,
 )
 
 Vectors = npt.NDArray[np.float32]
@@ -92,22 +92,6 @@ class Figure:
     def share(self) -> float:
         """Right answers of all, 0 to 1."""
         return self.right / self.num_questions
-
-
-def held_out_scenes(kind: str | None, count: int, seed: int) -> list[Scene]:
-    """`count` held-out scenes of one kind, or of all where `kind` is None."""
-    rng = random.Random(f"{kind} {seed}")
-    return [draw_scene(rng, held_out=True, kind=kind) for _ in range(count)]
-
-
-def distinct_scenes(count: int, seed: int) -> list[Scene]:
-    """Held-out scenes of all kinds, of which no two can be told by the same full caption."""
-    rng = random.Random(f"distinct {seed}")
-    scenes = {}
-    while len(scenes) < count:
-        scene = draw_scene(rng, held_out=True)
-        scenes.setdefault(facts_of(scene), scene)
-    return list(scenes.values())
 
 
 def evaluate(encoder: Encoder, count: int = 500, seed: int = 1) -> dict[str, Figure]:
@@ -168,8 +152,8 @@ def _zero_shot(
     encoder: Encoder, pictures: Vectors, prompts: dict[str, list[str]], answers: Sequence[str]
 ) -> Figure:
     scores = pictures @ _label_vectors(encoder, prompts).T
-    labels = list(prompts)
-    right = sum(labels[best] == answer for best, answer in zip(scores.argmax(1), answers))
+    labels, best = list(prompts), scores.argmax(axis=1)
+    right = sum(labels[index] == answer for index, answer in zip(best, answers, strict=True))
     return Figure(f"one of {len(labels)} labels", right, len(answers))
 
 

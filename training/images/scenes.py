@@ -143,6 +143,22 @@ def draw_scene(rng: random.Random, *, held_out: bool, kind: str | None = None) -
             return scene
 
 
+def held_out_scenes(kind: str | None, count: int, seed: int) -> list[Scene]:
+    """`count` held-out scenes of one kind, or of all where `kind` is None."""
+    rng = random.Random(f"{kind} {seed}")
+    return [draw_scene(rng, held_out=True, kind=kind) for _ in range(count)]
+
+
+def distinct_scenes(count: int, seed: int) -> list[Scene]:
+    """Held-out scenes of all kinds, of which no two can be told by the same full caption."""
+    rng = random.Random(f"distinct {seed}")
+    scenes = {}
+    while len(scenes) < count:
+        scene = draw_scene(rng, held_out=True)
+        scenes.setdefault(facts_of(scene), scene)
+    return list(scenes.values())
+
+
 def alter(scene: Scene, rng: random.Random) -> Scene:
     """A scene that differs in one thing, from the same side of the split: a hard negative."""
     held_out = is_held_out(scene)
