@@ -28,7 +28,14 @@ def guide(
     Steps are Flawed" (arXiv:2305.08891), section 3.4.
     """
     guided = unconditional + scale * (conditional - unconditional)
-    over_picture = (1, 2, 3)
-    factor = conditional.std(over_picture, keepdim=True) / guided.std(over_picture, keepdim=True)
+    factor = _deviation(conditional) / _deviation(guided)
     # Where nothing is to be rescaled, a constant output's 0 / 0 must not get in.
     return torch.where(rescale > 0, (rescale * factor + (1 - rescale)) * guided, guided)
+
+
+def _deviation(output: torch.Tensor) -> torch.Tensor:
+    """Each picture's standard deviation, but for a common factor. `Tensor.std` rounds differently
+    for one picture than for several; sums over one contiguous row do not."""
+    rows = output.flatten(1)
+    centred = rows - rows.mean(1, keepdim=True)
+    return centred.square().sum(1).sqrt().view(-1, 1, 1, 1)

@@ -1,0 +1,133 @@
+"""A picture on its way through the engine, and the line it stands in.
+
+    waiting ──(prepare)──> ready ──> in the batch ──> finals ──(decode)──> ended
+                                        └── previews ──┘
+
+Plain bookkeeping: whoever calls holds the engine's lock. Knows nothing of threads and models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import torch
+
+from services.image.prepared import Prepared
+from services.image.schedulers import StepPlan
+from services.image.types import Event, PictureRequest, Preview
+from services.runtime.errors import OrreryError
+
+__all__ = ["DecodeTask", "Job", "Line", "Stage"]
+
+
+class Stage(StrEnum):
+    """Where a picture is; the word that a deadline's error says."""
+
+    QUEUE = "queue"
+    DENOISE = "denoise"
+    DECODE = "decode"
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A picture and the way back to its reader. Seconds are on `time.monotonic`."""
+
+    request: PictureRequest
+    plan: StepPlan
+    deadline_s: float  # infinite = none
+    arrival_s: float
+    ready: asyncio.Event  # there is something to read; set on the event loop alone
+    stage: Stage = Stage.QUEUE
+    events: deque[Event] = field(default_factory=deque)
+    error: OrreryError | None = None
+    ended: bool = False  # nothing more will come
+    prepared: Prepared | None = None  # until it joins the batch
+    slot_id: int | None = None  # in the batch
+    preview: tuple[int, torch.Tensor] | None = None  # step and latents of the next to decode
+    latents: torch.Tensor | None = None  # denoised, until decoded
+    started_s: float = 0.0
+    denoised_s: float = 0.0
+
+    def put(self, event: Event) -> None:
+        """Adds an event; a preview takes the place of one that was not read."""
+        if isinstance(event, Preview):
+            self.events = deque(each for each in self.events if not isinstance(each, Preview))
+        self.events.append(event)
+
+    def take_events(self) -> list[Event]:
+        events = list(self.events)
+        self.events.clear()
+        return events
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodeTask:
+    """Latents to be decoded. `preview_step` None: the picture itself."""
+
+    job: Job
+    latents: torch.Tensor
+    preview_step: int | None
+
+
+class Line:
+    """The jobs outside the batch, in order: to be prepared, to join, to be decoded."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Job] = deque()
+        self.preparing: Job | None = None
+        self.ready: deque[Job] = deque()
+        self.decoding: DecodeTask | None = None
+        self._finals: deque[Job] = deque()
+        self._previews: deque[Job] = deque()
+
+    @property
+    def num_waiting(self) -> int:
+        """Not in the batch yet."""
+        return len(self.waiting) + len(self.ready) + (self.preparing is not None)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of what was prepared, and of latents that wait to be decoded or are."""
+        held = sum(job.prepared.num_bytes for job in self.ready if job.prepared is not None)
+        held += sum(job.latents.nbytes for job in self._finals if job.latents is not None)
+        held += sum(job.preview[1].nbytes for job in self._previews if job.preview is not None)
+        return held + (0 if self.decoding is None else self.decoding.latents.nbytes)
+
+    @property
+    def has_decode_task(self) -> bool:
+        return bool(self._finals or self._previews)
+
+    def add_final(self, job: Job, latents: torch.Tensor) -> None:
+        """A preview not decoded yet is not worth decoding any more."""
+        job.latents = latents
+        self._finals.append(job)
+        if job in self._previews:
+            self._previews.remove(job)
+        job.preview = None
+
+    def add_preview(self, job: Job, step: int, latents: torch.Tensor) -> None:
+        """The latest wins: what decoding is too slow for is dropped."""
+        if job.preview is None:
+            self._previews.append(job)
+        job.preview = (step, latents)
+
+    def take_decode_task(self) -> DecodeTask:
+        """Pictures before previews."""
+        if self._finals:
+            job = self._finals.popleft()
+            assert job.latents is not None
+            return DecodeTask(job, job.latents, None)
+        job = self._previews.popleft()
+        assert job.preview is not None
+        (step, latents), job.preview = job.preview, None
+        return DecodeTask(job, latents, step)
+
+    def remove(self, job: Job) -> None:
+        """Takes a job out of wherever it is, and all that it holds."""
+        for line in (self.waiting, self.ready, self._finals, self._previews):
+            if job in line:
+                line.remove(job)
+        job.prepared = job.preview = job.latents = None
