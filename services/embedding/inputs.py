@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.embedding.config import RequestLimitsConfig
-from services.embedding.model import TextEncoder
+from services.embedding.encoder import Encoder
 from services.embedding.tokenization import TokenizedInput
 from services.runtime.errors import ContextTooLong, InvalidRequest
 from services.runtime.offload import offload_if_large
@@ -45,7 +45,7 @@ Input = TextInput | TokenInput
 class InputReader:
     """Reads inputs for one model. Every refusal names the field."""
 
-    def __init__(self, encoder: TextEncoder, limits: RequestLimitsConfig) -> None:
+    def __init__(self, encoder: Encoder, limits: RequestLimitsConfig) -> None:
         self._tokenizer = encoder.tokenizer
         self._vocab_size = encoder.vocab_size
         self._limits = limits

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
+from services.embedding.config import PicturesConfig
+from services.embedding.encoder import Vectors
 from services.embedding.inputs import Input, Purpose, TextInput, TokenInput
-from services.embedding.model import Vectors
-from services.embedding.service import Embedded, Scored
+from services.embedding.pictures import Picture
+from services.embedding.service import Classified
+from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
 
-__all__ = ["embedding_inputs", "embeddings", "purpose", "ranking", "timing", "usage"]
+__all__ = [
+    "classifications",
+    "embedding_inputs",
+    "embeddings",
+    "picture_limits",
+    "pictures",
+    "purpose",
+    "ranking",
+    "similarity_inputs",
+    "timing",
+    "usage",
+]
 
 _PURPOSES: Mapping[int, Purpose] = MappingProxyType(
     {
@@ -56,11 +73,11 @@ def embeddings(embedded: Embedded, vectors: Vectors) -> list[pb.Embedding]:
     rows = vectors.astype("<f4", copy=False)
     header = _VALUES_TAG + _varint(rows.shape[1] * rows.itemsize)
     messages = []
-    for row, item, cached in zip(rows, embedded.inputs, embedded.cached, strict=True):
+    for number, row in enumerate(rows):
         message = pb.Embedding.FromString(header + row.tobytes())
-        message.num_tokens = len(item.ids)
-        message.truncated = item.truncated
-        message.cached = cached
+        message.num_tokens = embedded.num_tokens[number]
+        message.truncated = embedded.truncated[number]
+        message.cached = embedded.cached[number]
         messages.append(message)
     return messages
 
@@ -81,21 +98,74 @@ def ranking(scores: Sequence[float], top_n: int) -> list[pb.RerankResult]:
     return [pb.RerankResult(index=index, score=scores[index]) for index in order[:top_n]]
 
 
-def usage(embedded: Embedded) -> common_pb2.Usage:
+def pictures(messages: Sequence[common_pb2.ImageContent], field: str) -> list[Picture]:
+    """Pictures as they came. `field` is the name of the list."""
+    return [
+        Picture(message.data, message.media_type, f"{field}[{position}].data")
+        for position, message in enumerate(messages)
+    ]
+
+
+def similarity_inputs(
+    messages: Sequence[pb.SimilarityInput], field: str
+) -> list[TextInput | Picture]:
+    """Each in whichever form it has. Raises `InvalidRequest` when one has none."""
+    inputs: list[TextInput | Picture] = []
+    for position, message in enumerate(messages):
+        name = f"{field}[{position}]"
+        match message.WhichOneof("kind"):
+            case "text":
+                inputs.append(TextInput(message.text))
+            case "image":
+                image = message.image
+                inputs.append(Picture(image.data, image.media_type, f"{name}.image.data"))
+            case _:
+                raise InvalidRequest(f"{name}: expected text or image", field=name)
+    return inputs
+
+
+def classifications(
+    classified: Classified, labels: Sequence[str], top_n: int
+) -> list[pb.Classification]:
+    """The best labels of each picture, best first; equal ones in the order of the labels."""
+    best = np.argsort(-classified.probabilities, axis=1, kind="stable")[:, :top_n]
+    return [
+        pb.Classification(
+            scores=[
+                pb.LabelScore(
+                    index=index,
+                    label=labels[index],
+                    probability=classified.probabilities[row, index],
+                    similarity=classified.cosines[row, index],
+                )
+                for index in indices
+            ]
+        )
+        for row, indices in enumerate(best.tolist())
+    ]
+
+
+def picture_limits(config: PicturesConfig) -> dict[str, Any]:
+    """Fields of `GetEmbeddingModelResponse` that a model of texts alone leaves empty."""
+    return {
+        "max_image_bytes": config.max_image_bytes,
+        "max_image_pixels": config.max_image_pixels,
+        "max_batch_images": config.max_images,
+        "label_templates": config.label_templates,
+        "max_labels": config.max_labels,
+    }
+
+
+def usage(cost: Cost) -> common_pb2.Usage:
     """Tokens read; those of vectors from the cache count as cached."""
-    lengths = [len(item.ids) for item in embedded.inputs]
-    cached = zip(lengths, embedded.cached, strict=True)
-    return common_pb2.Usage(
-        prompt_tokens=sum(lengths),
-        cached_tokens=sum(length for length, is_cached in cached if is_cached),
-    )
+    return common_pb2.Usage(prompt_tokens=cost.num_tokens, cached_tokens=cost.num_cached_tokens)
 
 
-def timing(stages: Embedded | Scored, total_ns: int, *, rerank: bool = False) -> common_pb2.Timing:
+def timing(cost: Cost, total_ns: int, *, rerank: bool = False) -> common_pb2.Timing:
     """Waiting and computing in nanoseconds, and the whole call's time."""
-    compute_ns = int(stages.compute_s * 1e9)
+    compute_ns = int(cost.compute_s * 1e9)
     return common_pb2.Timing(
-        queue_ns=int(stages.queue_s * 1e9),
+        queue_ns=int(cost.queue_s * 1e9),
         prefill_ns=0 if rerank else compute_ns,
         rerank_ns=compute_ns if rerank else 0,
         total_ns=total_ns,

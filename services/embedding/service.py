@@ -1,4 +1,4 @@
-"""The work of the service: texts to vectors and passages to scores, over one worker thread.
+"""The work of the service: vectors of texts and pictures, and what follows from their cosines.
 
 Puts together what reads the inputs, the cache, the batches and the models. Knows nothing of gRPC,
 protobuf or Ray.
@@ -6,55 +6,34 @@ protobuf or Ray.
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
-import torch
-import transformers
+import numpy.typing as npt
 
 from services.embedding.batcher import Batcher, Job
 from services.embedding.cache import EmbeddingCache, Vector, cache_prefix
-from services.embedding.config import EmbeddingConfig
-from services.embedding.cross_encoder import PairScorer, ScorerOptions, TokenizedPair
+from services.embedding.config import EmbeddingConfig, PicturesConfig
+from services.embedding.cross_encoder import TokenizedPair
+from services.embedding.encoder import Encoder, PictureEncoder, Vectors, unit_length
 from services.embedding.inputs import Input, InputReader, Purpose, TextInput
+from services.embedding.labels import check_labels, ensemble, probabilities, prompts
+from services.embedding.loading import Models
 from services.embedding.metrics import BatchMetrics, CacheMetrics, RequestMetrics
-from services.embedding.model import EncoderOptions, TextEncoder, unit_length
+from services.embedding.picture_vectors import PictureVectors
+from services.embedding.pictures import Picture, PictureReader
+from services.embedding.preprocessing import Pixels
+from services.embedding.text_vectors import TextVectors
+from services.embedding.together import together
 from services.embedding.tokenization import TokenizedInput
+from services.embedding.vectors import Cost, Embedded, VectorSource
 from services.runtime import store
 from services.runtime.errors import InvalidRequest
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.offload import offload_if_large
 
-__all__ = ["Embedded", "EmbeddingService", "Load", "Models", "Scored", "load_models"]
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """What was loaded, and the one thread that may run it."""
-
-    encoder: TextEncoder
-    scorer: PairScorer | None
-    worker: ThreadPoolExecutor
-
-    def close(self) -> None:
-        """Ends the thread once it is idle."""
-        self.worker.shutdown(wait=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Embedded:
-    """One call's vectors, and what they took. The lists have an entry for each input."""
-
-    vectors: list[Vector]
-    inputs: list[TokenizedInput]
-    cached: list[bool]
-    queue_s: float
-    compute_s: float
+__all__ = ["Classified", "Compared", "EmbeddingService", "Load", "Scored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +41,24 @@ class Scored:
     """One score for each passage, in the order of the passages."""
 
     scores: list[float]
-    num_tokens: int
-    num_cached_tokens: int
-    queue_s: float
-    compute_s: float
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classified:
+    """Of each picture and label; both `[num_pictures, num_labels]`."""
+
+    probabilities: npt.NDArray[np.float64]
+    cosines: Vectors
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """`[num_left, num_right]` cosines."""
+
+    cosines: Vectors
+    cost: Cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +72,8 @@ class Load:
     cache_available: bool
 
 
-async def load_models(config: EmbeddingConfig, folder: str, scorer_folder: str | None) -> Models:
-    """Loads in the worker thread, so that the event loop goes on. Raises `ModelFolderError`."""
-    num_threads = config.num_threads or len(os.sched_getaffinity(0))
-    worker = ThreadPoolExecutor(
-        max_workers=1,
-        thread_name_prefix="embedding",
-        initializer=partial(torch.set_num_threads, num_threads),
-    )
-
-    def load() -> tuple[TextEncoder, PairScorer | None]:
-        transformers.utils.logging.disable_progress_bar()
-        encoder = TextEncoder.load(folder, _encoder_options(config))
-        if config.reranker is None or scorer_folder is None:
-            return encoder, None
-        return encoder, PairScorer.load(scorer_folder, _scorer_options(config))
-
-    try:
-        encoder, scorer = await asyncio.get_running_loop().run_in_executor(worker, load)
-    except BaseException:
-        worker.shutdown(wait=False, cancel_futures=True)
-        raise
-    return Models(encoder, scorer, worker)
-
-
 class EmbeddingService:
-    """Embeds and reranks for one event loop. The models stay its maker's to close."""
+    """One application's work, for one event loop. The models stay its maker's to close."""
 
     def __init__(
         self,
@@ -113,30 +82,26 @@ class EmbeddingService:
         registry: MetricsRegistry,
         redis_url: str | None,
     ) -> None:
+        self._config = config
         self._models = models
-        self._reader = InputReader(models.encoder, config.limits)
-        batch_metrics = BatchMetrics(registry)
-        self._embedding: Batcher[TokenizedInput, Vector] = Batcher(
-            self._embed_batch,
-            models.worker,
-            config.batching.max_tokens_per_batch,
-            config.batching.max_waiting_inputs,
-            batch_metrics.of("embed"),
-        )
+        self._batch_metrics = BatchMetrics(registry)
+        self._cache_metrics = CacheMetrics(registry)
+        self._metrics = RequestMetrics(registry)
+        self._metrics.computes_in(models.encoder.dtype)
+        self._cache = self._connect(redis_url)
+        self._texts = self._text_vectors()
+        pictures = models.encoder.pictures
+        self._pictures = None if pictures is None else self._picture_vectors(pictures)
         self._scoring: Batcher[TokenizedPair, float] = Batcher(
             self._score_batch,
             models.worker,
             config.batching.max_tokens_per_batch,
             config.batching.max_waiting_inputs,
-            batch_metrics.of("rerank"),
+            self._batch_metrics.of("rerank"),
         )
-        self._cache_metrics = CacheMetrics(registry)
-        self._cache = self._connect(config, redis_url)
-        self._metrics = RequestMetrics(registry)
-        self._metrics.computes_in(models.encoder.dtype)
 
     @property
-    def encoder(self) -> TextEncoder:
+    def encoder(self) -> Encoder:
         return self._models.encoder
 
     @property
@@ -144,38 +109,93 @@ class EmbeddingService:
         return self._models.scorer is not None
 
     @property
+    def pictures_config(self) -> PicturesConfig | None:
+        """None where the model embeds texts alone."""
+        if self.encoder.pictures is None:
+            return None
+        return self._config.pictures or PicturesConfig()
+
+    @property
     def healthy(self) -> bool:
-        return self._embedding.healthy and self._scoring.healthy
+        pictures_healthy = self._pictures is None or self._pictures.source.healthy
+        return self._texts.source.healthy and pictures_healthy and self._scoring.healthy
 
     async def embed(
         self, inputs: Sequence[Input], purpose: Purpose, deadline_s: float, *, truncate: bool
     ) -> Embedded:
         """A vector of all the model's dimensions for each input. Raises `OrreryError`."""
-        self._reader.check_count(len(inputs), "inputs")
+        self._texts.reader.check_count(len(inputs), "inputs")
         fields = [f"inputs[{position}]" for position in range(len(inputs))]
-        read = await self._reader.read(inputs, fields, purpose, truncate=truncate)
-        return await self._vectors(read, deadline_s)
+        return await self._texts.embed(inputs, fields, purpose, deadline_s, truncate=truncate)
+
+    async def embed_pictures(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
+        """As `embed`, for pictures."""
+        side = self._picture_side("images")
+        side.reader.check_count(len(pictures), "images")
+        return await side.embed(pictures, deadline_s)
+
+    async def classify(
+        self,
+        pictures: Sequence[Picture],
+        labels: Sequence[str],
+        templates: Sequence[str],
+        deadline_s: float,
+    ) -> Classified:
+        """How well each label fits each picture; without templates, by the application's own."""
+        side = self._picture_side("images")
+        side.reader.check_count(len(pictures), "images")
+        config = self.pictures_config
+        encoder = self.encoder.pictures
+        assert config is not None
+        assert encoder is not None
+        templates = templates or config.label_templates
+        check_labels(labels, templates, config)
+        texts = [TextInput(prompt) for prompt in prompts(labels, templates)]
+        fields = [f"labels[{place}]" for place in range(len(labels)) for _ in templates]
+        of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
+        label_vectors = ensemble(np.stack(of_texts.vectors), len(templates))
+        cosines: Vectors = unit_length(np.stack(of_pictures.vectors)) @ label_vectors.T
+        return Classified(
+            probabilities(cosines, encoder.logit_scale),
+            cosines,
+            of_texts.cost.beside(of_pictures.cost),
+        )
+
+    async def similarity(
+        self,
+        left: Sequence[TextInput | Picture],
+        right: Sequence[TextInput | Picture],
+        deadline_s: float,
+    ) -> Compared:
+        """Cosines of all on the left with all on the right."""
+        items = [*left, *right]
+        names = [f"left[{place}].text" for place in range(len(left))]
+        names += [f"right[{place}].text" for place in range(len(right))]
+        pictures = [item for item in items if isinstance(item, Picture)]
+        texts, fields = [], []
+        for item, name in zip(items, names, strict=True):
+            if isinstance(item, TextInput):
+                texts.append(item)
+                fields.append(name)
+        self._check_sides(left, right, len(texts), pictures)
+        of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
+        by_kind = {TextInput: iter(of_texts.vectors), Picture: iter(of_pictures.vectors)}
+        vectors = unit_length(np.stack([next(by_kind[type(item)]) for item in items]))
+        cosines = vectors[: len(left)] @ vectors[len(left) :].T
+        return Compared(np.clip(cosines, -1.0, 1.0), of_texts.cost.beside(of_pictures.cost))
 
     async def score_by_vectors(
         self, query: str, passages: Sequence[str], deadline_s: float
     ) -> Scored:
         """Cosines of the query's vector and the passages'; long texts are cut."""
         fields = self._check_passages(passages)
-        read = await self._reader.read([TextInput(query)], ["query"], Purpose.QUERY, truncate=True)
+        reader = self._texts.reader
+        read = await reader.read([TextInput(query)], ["query"], Purpose.QUERY, truncate=True)
         texts = [TextInput(passage) for passage in passages]
-        read += await self._reader.read(texts, fields, Purpose.PASSAGE, truncate=True)
-        embedded = await self._vectors(read, deadline_s)
+        read += await reader.read(texts, fields, Purpose.PASSAGE, truncate=True)
+        embedded = await self._texts.embed_tokenized(read, deadline_s)
         vectors = unit_length(np.stack(embedded.vectors))
-        lengths = [len(item.ids) for item in read]
-        return Scored(
-            scores=(vectors[1:] @ vectors[0]).tolist(),
-            num_tokens=sum(lengths),
-            num_cached_tokens=sum(
-                length for length, cached in zip(lengths, embedded.cached, strict=True) if cached
-            ),
-            queue_s=embedded.queue_s,
-            compute_s=embedded.compute_s,
-        )
+        return Scored((vectors[1:] @ vectors[0]).tolist(), embedded.cost)
 
     async def score_by_cross_encoder(
         self, query: str, passages: Sequence[str], deadline_s: float
@@ -186,22 +206,28 @@ class EmbeddingService:
             raise InvalidRequest(
                 "method: this application has no cross-encoder; expected BI_ENCODER", field="method"
             )
+        reader = self._texts.reader
         for passage, field in zip(passages, self._check_passages(passages), strict=True):
-            self._reader.check_text(passage, field)
-        self._reader.check_text(query, "query")
-        num_chars = self._reader.check_pairs(query, passages)
+            reader.check_text(passage, field)
+        reader.check_text(query, "query")
+        num_chars = reader.check_pairs(query, passages)
         pairs = await offload_if_large(num_chars, lambda: scorer.tokenize(query, passages))
         jobs = [Job(pair.digest(), len(pair.ids), pair) for pair in pairs]
         answers = await self._scoring.run(jobs, deadline_s)
         num_tokens = sum(len(pair.ids) for pair in pairs)
         self._metrics.answered(len(pairs), num_tokens, answers.queue_s)
-        return Scored(answers.results, num_tokens, 0, answers.queue_s, answers.compute_s)
+        return Scored(answers.results, Cost(num_tokens, 0, answers.queue_s, answers.compute_s))
 
     def load(self) -> Load:
         """What it is doing right now."""
+        waiting = self._texts.source.num_waiting + self._scoring.num_waiting
+        running = self._texts.source.num_running + self._scoring.num_running
+        if self._pictures is not None:
+            waiting += self._pictures.reader.num_pictures + self._pictures.source.num_waiting
+            running += self._pictures.source.num_running
         return Load(
-            num_waiting_inputs=self._embedding.num_waiting + self._scoring.num_waiting,
-            num_running_inputs=self._embedding.num_running + self._scoring.num_running,
+            num_waiting_inputs=waiting,
+            num_running_inputs=running,
             cache_hits=self._cache_metrics.num_hits,
             cache_misses=self._cache_metrics.num_misses,
             cache_available=self._cache is not None and self._cache.available,
@@ -209,71 +235,110 @@ class EmbeddingService:
 
     async def close(self) -> None:
         """Refuses what waits, lets the batch under way finish, closes connections."""
-        await self._embedding.close()
+        await self._texts.source.close()
+        if self._pictures is not None:
+            self._pictures.reader.close()
+            await self._pictures.source.close()
         await self._scoring.close()
         if self._cache is not None:
             await self._cache.close()
 
-    def _connect(self, config: EmbeddingConfig, redis_url: str | None) -> EmbeddingCache | None:
-        if redis_url is None or not config.cache.enabled:
+    # --- the parts ----------------------------------------------------------------------------
+
+    def _text_vectors(self) -> TextVectors:
+        batching = self._config.batching
+        batcher: Batcher[TokenizedInput, Vector] = Batcher(
+            lambda batch: list(self.encoder.embed(batch)),
+            self._models.worker,
+            batching.max_tokens_per_batch,
+            batching.max_waiting_inputs,
+            self._batch_metrics.of("embed"),
+        )
+        reader = InputReader(self.encoder, self._config.limits)
+        return TextVectors(reader, VectorSource(batcher, self._cache), self._metrics)
+
+    def _picture_vectors(self, encoder: PictureEncoder) -> PictureVectors:
+        config = self.pictures_config
+        assert config is not None
+        batcher: Batcher[Pixels, Vector] = Batcher(
+            lambda batch: list(encoder.embed(batch)),
+            self._models.worker,
+            config.max_tokens_per_batch,
+            config.max_waiting_images,
+            self._batch_metrics.of("image"),
+        )
+        reader = PictureReader(encoder.preprocessing, config)
+        source = VectorSource(batcher, self._cache)
+        return PictureVectors(reader, source, encoder.num_tokens, self._metrics)
+
+    def _connect(self, redis_url: str | None) -> EmbeddingCache | None:
+        if redis_url is None or not self._config.cache.enabled:
             return None
-        encoder = self._models.encoder
+        encoder = self.encoder
         return EmbeddingCache(
             store.connect(redis_url),
             cache_prefix(encoder.weight_hash, encoder.dtype, normalized=encoder.normalized),
             encoder.dimensions,
-            config.cache,
+            self._config.cache,
             self._cache_metrics,
         )
 
+    def _picture_side(self, field: str) -> PictureVectors:
+        if self._pictures is None:
+            raise InvalidRequest(
+                f"{field}: {self._config.model_name!r} embeds texts alone; expected a model of "
+                "texts and pictures (CLIP)",
+                field=field,
+            )
+        return self._pictures
+
+    async def _both(
+        self,
+        texts: Sequence[TextInput],
+        fields: Sequence[str],
+        pictures: Sequence[Picture],
+        deadline_s: float,
+    ) -> tuple[Embedded, Embedded]:
+        """Texts and pictures at the same time. Either may be empty."""
+        nothing = Embedded([], [], [], [], Cost(0, 0, 0.0, 0.0))
+        embedded = {"texts": nothing, "pictures": nothing}
+
+        async def embed_texts() -> None:
+            embedded["texts"] = await self._texts.embed(
+                texts, fields, Purpose.NONE, deadline_s, truncate=False
+            )
+
+        async def embed_pictures() -> None:
+            side = self._picture_side(pictures[0].field)
+            embedded["pictures"] = await side.embed(pictures, deadline_s)
+
+        work = [embed_texts()] if texts else []
+        work += [embed_pictures()] if pictures else []
+        await together(*work)
+        return embedded["texts"], embedded["pictures"]
+
+    def _check_sides(
+        self,
+        left: Sequence[object],
+        right: Sequence[object],
+        num_texts: int,
+        pictures: Sequence[Picture],
+    ) -> None:
+        for side, name in ((left, "left"), (right, "right")):
+            if not side:
+                raise InvalidRequest(f"{name}: expected at least one text or picture", field=name)
+        if num_texts:
+            self._texts.reader.check_count(num_texts, "left and right")
+        if pictures:
+            side_of_pictures = self._picture_side(pictures[0].field)
+            side_of_pictures.reader.check_count(len(pictures), "left and right")
+
     def _check_passages(self, passages: Sequence[str]) -> list[str]:
         """Names of the passages in errors."""
-        self._reader.check_count(len(passages), "passages")
+        self._texts.reader.check_count(len(passages), "passages")
         return [f"passages[{position}]" for position in range(len(passages))]
-
-    async def _vectors(self, read: list[TokenizedInput], deadline_s: float) -> Embedded:
-        """From the cache what is there, from the model the rest."""
-        digests = [item.digest() for item in read]
-        found: list[Vector | None] = [None] * len(read)
-        if self._cache is not None:
-            found = await self._cache.get(digests)
-        cached = [vector is not None for vector in found]
-        missing = [position for position, is_cached in enumerate(cached) if not is_cached]
-        jobs = [Job(digests[i], len(read[i].ids), read[i]) for i in missing]
-        answers = await self._embedding.run(jobs, deadline_s)
-        if self._cache is not None and missing:
-            self._cache.put([digests[i] for i in missing], answers.results)
-        for position, vector in zip(missing, answers.results, strict=True):
-            found[position] = vector
-        vectors = [vector for vector in found if vector is not None]
-        num_tokens = sum(len(item.ids) for item in read)
-        self._metrics.answered(len(read), num_tokens, answers.queue_s)
-        return Embedded(vectors, read, cached, answers.queue_s, answers.compute_s)
-
-    def _embed_batch(self, batch: Sequence[TokenizedInput]) -> list[Vector]:
-        return list(self._models.encoder.embed(batch))
 
     def _score_batch(self, batch: Sequence[TokenizedPair]) -> list[float]:
         assert self._models.scorer is not None
         scores: list[float] = self._models.scorer.score(batch).tolist()
         return scores
-
-
-def _encoder_options(config: EmbeddingConfig) -> EncoderOptions:
-    return EncoderOptions(
-        dtype=config.dtype,
-        device=config.device,
-        max_input_tokens=config.max_input_tokens,
-        query_prompt=config.query_prompt,
-        passage_prompt=config.passage_prompt,
-        normalize=config.normalize,
-    )
-
-
-def _scorer_options(config: EmbeddingConfig) -> ScorerOptions:
-    assert config.reranker is not None
-    return ScorerOptions(
-        dtype=config.reranker.dtype,
-        device=config.device,
-        max_pair_tokens=config.reranker.max_pair_tokens,
-    )

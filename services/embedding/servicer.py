@@ -10,12 +10,12 @@ import time
 
 import numpy as np
 
-from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding import messages
 from services.embedding.config import EmbeddingConfig
-from services.embedding.model import Vectors, unit_length
+from services.embedding.encoder import Vectors, unit_length
 from services.embedding.service import EmbeddingService
+from services.embedding.vectors import Embedded
 from services.runtime.errors import InvalidRequest, ModelNotFound
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, unary
@@ -51,21 +51,69 @@ class EmbeddingServicer:
     async def EmbedText(self, request: pb.EmbedTextRequest, call: Call) -> pb.EmbedTextResponse:
         """One vector for each input, in the order of the inputs."""
         self._check_model(request.model)
-        dimensions = self._dimensions(request)
+        self._check_dimensions(request)
         purpose = messages.purpose(request.purpose)
         inputs = messages.embedding_inputs(request.inputs)
         embedded = await self._service.embed(
             inputs, purpose, self._deadline_s(call), truncate=request.truncate
         )
-        vectors: Vectors = np.stack(embedded.vectors)
-        if dimensions < vectors.shape[1]:
-            vectors = unit_length(vectors[:, :dimensions])
         return pb.EmbedTextResponse(
             request_id=call.request_id,
             model=self._config.model_name,
-            embeddings=messages.embeddings(embedded, vectors),
-            usage=messages.usage(embedded),
-            timing=messages.timing(embedded, call.total_ns),
+            embeddings=messages.embeddings(embedded, _vectors(embedded, request)),
+            usage=messages.usage(embedded.cost),
+            timing=messages.timing(embedded.cost, call.total_ns),
+        )
+
+    @unary(pb.EmbedImageResponse)
+    async def EmbedImage(self, request: pb.EmbedImageRequest, call: Call) -> pb.EmbedImageResponse:
+        """One vector for each picture, in the order of the pictures."""
+        self._check_model(request.model)
+        self._check_dimensions(request)
+        pictures = messages.pictures(request.images, "images")
+        embedded = await self._service.embed_pictures(pictures, self._deadline_s(call))
+        return pb.EmbedImageResponse(
+            request_id=call.request_id,
+            model=self._config.model_name,
+            embeddings=messages.embeddings(embedded, _vectors(embedded, request)),
+            timing=messages.timing(embedded.cost, call.total_ns),
+        )
+
+    @unary(pb.ClassifyResponse)
+    async def Classify(self, request: pb.ClassifyRequest, call: Call) -> pb.ClassifyResponse:
+        """How well each label fits each picture."""
+        self._check_model(request.model)
+        _check_top_n(request)
+        classified = await self._service.classify(
+            messages.pictures(request.images, "images"),
+            list(request.labels),
+            list(request.templates),
+            self._deadline_s(call),
+        )
+        top_n = request.top_n or len(request.labels)
+        return pb.ClassifyResponse(
+            request_id=call.request_id,
+            model=self._config.model_name,
+            results=messages.classifications(classified, request.labels, top_n),
+            usage=messages.usage(classified.cost),
+            timing=messages.timing(classified.cost, call.total_ns),
+        )
+
+    @unary(pb.SimilarityResponse)
+    async def Similarity(self, request: pb.SimilarityRequest, call: Call) -> pb.SimilarityResponse:
+        """Cosines between two lists of texts and pictures."""
+        self._check_model(request.model)
+        compared = await self._service.similarity(
+            messages.similarity_inputs(request.left, "left"),
+            messages.similarity_inputs(request.right, "right"),
+            self._deadline_s(call),
+        )
+        return pb.SimilarityResponse(
+            request_id=call.request_id,
+            model=self._config.model_name,
+            rows=[pb.SimilarityRow(cosines=row) for row in compared.cosines.tolist()],
+            usage=messages.usage(compared.cost),
+            timing=messages.timing(compared.cost, call.total_ns),
         )
 
     @unary(pb.RerankResponse)
@@ -73,8 +121,7 @@ class EmbeddingServicer:
         """Orders passages by their relevance to a query."""
         method = self._rerank_method(request)
         by_cross_encoder = method == pb.RERANK_METHOD_CROSS_ENCODER
-        if request.HasField("top_n") and request.top_n == 0:
-            raise InvalidRequest("top_n: expected at least 1", field="top_n")
+        _check_top_n(request)
         score = (
             self._service.score_by_cross_encoder
             if by_cross_encoder
@@ -87,10 +134,8 @@ class EmbeddingServicer:
             model=reranker.name if by_cross_encoder and reranker else self._config.model_name,
             results=messages.ranking(scored.scores, request.top_n or len(scored.scores)),
             method=method,
-            usage=common_pb2.Usage(
-                prompt_tokens=scored.num_tokens, cached_tokens=scored.num_cached_tokens
-            ),
-            timing=messages.timing(scored, call.total_ns, rerank=True),
+            usage=messages.usage(scored.cost),
+            timing=messages.timing(scored.cost, call.total_ns, rerank=True),
         )
 
     @unary(pb.GetEmbeddingModelResponse)
@@ -100,6 +145,8 @@ class EmbeddingServicer:
         """What is served, and within which limits."""
         self._check_model(request.model)
         config, encoder = self._config, self._service.encoder
+        pictures = self._service.pictures_config
+        of_pictures = {} if pictures is None else messages.picture_limits(pictures)
         return pb.GetEmbeddingModelResponse(
             model=config.model_name,
             dimensions=encoder.dimensions,
@@ -112,6 +159,8 @@ class EmbeddingServicer:
             aliases=config.aliases,
             reranker="" if config.reranker is None else config.reranker.name,
             created_s=self._created_s,
+            modalities=[pb.MODALITY_TEXT, *([] if pictures is None else [pb.MODALITY_IMAGE])],
+            **of_pictures,
         )
 
     @unary(pb.EmbeddingServiceGetLoadResponse)
@@ -137,16 +186,13 @@ class EmbeddingServicer:
                 field="model",
             )
 
-    def _dimensions(self, request: pb.EmbedTextRequest) -> int:
+    def _check_dimensions(self, request: pb.EmbedTextRequest | pb.EmbedImageRequest) -> None:
         dimensions = self._service.encoder.dimensions
-        if not request.HasField("dimensions"):
-            return dimensions
-        if not 1 <= request.dimensions <= dimensions:
+        if request.HasField("dimensions") and not 1 <= request.dimensions <= dimensions:
             raise InvalidRequest(
                 f"dimensions: expected 1 to {dimensions}, got {request.dimensions}",
                 field="dimensions",
             )
-        return int(request.dimensions)
 
     def _rerank_method(self, request: pb.RerankRequest) -> pb.RerankMethod:
         """The method asked for, else the best there is. The cross-encoder's name asks for it."""
@@ -170,3 +216,16 @@ class EmbeddingServicer:
     def _deadline_s(self, call: Call) -> float:
         default_s = call.arrival_s + self._config.limits.default_timeout_s
         return default_s if call.deadline_s is None else call.deadline_s
+
+
+def _vectors(embedded: Embedded, request: pb.EmbedTextRequest | pb.EmbedImageRequest) -> Vectors:
+    """`[num_inputs, dimensions]`, as many dimensions as asked for."""
+    vectors: Vectors = np.stack(embedded.vectors)
+    if not request.HasField("dimensions") or request.dimensions == vectors.shape[1]:
+        return vectors
+    return unit_length(vectors[:, : request.dimensions])
+
+
+def _check_top_n(request: pb.RerankRequest | pb.ClassifyRequest) -> None:
+    if request.HasField("top_n") and request.top_n == 0:
+        raise InvalidRequest("top_n: expected at least 1", field="top_n")

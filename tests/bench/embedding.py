@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from orrery.v1 import embedding_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from services.embedding.config import CacheConfig, EmbeddingConfig
-from services.embedding.service import load_models
+from services.embedding.loading import load_models
 from tests.bench import report
 from tests.contract.embedding_served import embedding_server, model_folder
 

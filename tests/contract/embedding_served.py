@@ -17,8 +17,9 @@ from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from services.embedding.config import EmbeddingConfig
+from services.embedding.loading import Models
 from services.embedding.registration import add_to_server
-from services.embedding.service import EmbeddingService, Models
+from services.embedding.service import EmbeddingService
 from services.embedding.servicer import EmbeddingServicer
 from services.runtime.config import Settings
 from services.runtime.health import HealthServicer

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sentence_transformers import SentenceTransformer
 
 from orrery.v1 import embedding_pb2 as pb
-from services.embedding.service import Models, load_models
+from services.embedding.loading import Models, load_models
 from tests.contract.embedding_served import (
     CONFIG,
     MIN_COSINE,

@@ -117,7 +117,8 @@ async def retrieval_server(
 async def real_embedding() -> AsyncIterator[Any]:
     """The real embedding servicer with the default model, on one thread."""
     from services.embedding.config import EmbeddingConfig
-    from services.embedding.service import EmbeddingService, load_models
+    from services.embedding.loading import load_models
+    from services.embedding.service import EmbeddingService
     from services.embedding.servicer import EmbeddingServicer
 
     config = EmbeddingConfig(num_threads=1)

@@ -7,20 +7,20 @@ import pytest
 
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding import messages
-from services.embedding.service import Embedded
-from services.embedding.tokenization import TokenizedInput
+from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
 
 
 @pytest.mark.parametrize("dimensions", [1, 31, 32, 384, 5000])
 def test_embeddings_carry_their_values_bit_for_bit(dimensions: int) -> None:
     vectors = np.random.default_rng(0).normal(size=(3, dimensions)).astype(np.float32)
-    inputs = [
-        TokenizedInput([1, 2, 3], 0, truncated=False),
-        TokenizedInput([1], 0, truncated=True),
-        TokenizedInput([1, 2], 0, truncated=False),
-    ]
-    embedded = Embedded(list(vectors), inputs, [False, False, True], 0.0, 0.0)
+    embedded = Embedded(
+        vectors=list(vectors),
+        num_tokens=[3, 1, 2],
+        truncated=[False, True, False],
+        cached=[False, False, True],
+        cost=Cost(6, 2, 0.0, 0.0),
+    )
     made = messages.embeddings(embedded, vectors[:, :])
     assert made == [
         pb.Embedding(values=vectors[0].tolist(), num_tokens=3),

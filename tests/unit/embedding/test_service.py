@@ -16,8 +16,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding.config import BatchingConfig, EmbeddingConfig, RerankerConfig
 from services.embedding.cross_encoder import PairScorer
-from services.embedding.model import TextEncoder
-from services.embedding.service import Models, load_models
+from services.embedding.loading import Models, load_models
+from services.embedding.text_encoder import TextEncoder
 from tests.contract.embedding_served import ServedEmbedding, in_process, tokens
 from tests.contract.served import refusal
 from tests.fakes.redis_server import RedisServer, redis_server
@@ -215,7 +215,7 @@ async def test_the_models_are_loaded_and_run_by_one_thread_beside_the_event_loop
 
         return run
 
-    monkeypatch.setattr(TextEncoder, "load", noting("load", TextEncoder.load))
+    monkeypatch.setattr(TextEncoder, "__init__", noting("load", TextEncoder.__init__))
     monkeypatch.setattr(TextEncoder, "embed", noting("embed", TextEncoder.embed))
     monkeypatch.setattr(PairScorer, "score", noting("score", PairScorer.score))
     models = await load_models(config, config.model_path, str(scorer_folder))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from services.embedding.encoder import Encoder, EncoderOptions, Vectors
 from services.embedding.folder import ModelFolderError
-from services.embedding.model import EncoderOptions, TextEncoder, Vectors
+from services.embedding.loading import load_encoder
 from services.embedding.precision import MIN_COSINE
 from services.embedding.tokenization import TokenizedInput
 from tests.unit.embedding.conftest import PROMPTS, save_encoder
@@ -19,7 +20,7 @@ from tests.unit.embedding.texts import TEXTS
 FLOAT32 = EncoderOptions(dtype="float32")
 
 
-def tokenized(encoder: TextEncoder, prompt: str = "") -> list[TokenizedInput]:
+def tokenized(encoder: Encoder, prompt: str = "") -> list[TokenizedInput]:
     tokenizer = encoder.tokenizer
     length = 0 if encoder.counts_prompt else tokenizer.prompt_length(prompt)
     contents = tokenizer.content_ids([prompt + text for text in TEXTS])
@@ -39,7 +40,7 @@ def cosines(left: Vectors, right: Vectors) -> Vectors:
 
 
 def test_default_model_gives_the_vectors_of_encode(minilm_folder: str) -> None:
-    encoder = TextEncoder.load(minilm_folder, FLOAT32)
+    encoder = load_encoder(minilm_folder, FLOAT32)
     assert (encoder.dimensions, encoder.dtype, encoder.normalized) == (384, "float32", True)
     assert encoder.tokenizer.max_input_tokens == 256
     vectors = encoder.embed(tokenized(encoder))
@@ -47,7 +48,7 @@ def test_default_model_gives_the_vectors_of_encode(minilm_folder: str) -> None:
 
 
 def test_bfloat16_keeps_the_vectors_and_their_length(minilm_folder: str) -> None:
-    encoder = TextEncoder.load(minilm_folder, EncoderOptions(dtype="bfloat16"))
+    encoder = load_encoder(minilm_folder, EncoderOptions(dtype="bfloat16"))
     assert encoder.dtype == "bfloat16"
     vectors = encoder.embed(tokenized(encoder))
     assert vectors.dtype == np.float32
@@ -56,7 +57,7 @@ def test_bfloat16_keeps_the_vectors_and_their_length(minilm_folder: str) -> None
 
 
 def test_auto_computes_in_one_of_the_two_and_keeps_the_vectors(minilm_folder: str) -> None:
-    encoder = TextEncoder.load(minilm_folder, EncoderOptions())
+    encoder = load_encoder(minilm_folder, EncoderOptions())
     assert encoder.dtype in ("float32", "bfloat16")
     vectors = encoder.embed(tokenized(encoder))
     assert cosines(vectors, expected(minilm_folder)).min() >= MIN_COSINE
@@ -78,7 +79,7 @@ def test_any_modules_give_the_vectors_of_encode(
     tmp_path: Path, minilm_folder: str, pooling: str, tail: str, prompt: str
 ) -> None:
     folder = save_encoder(tmp_path, minilm_folder, pooling=pooling, tail=tail)
-    encoder = TextEncoder.load(str(folder), FLOAT32)
+    encoder = load_encoder(str(folder), FLOAT32)
     assert encoder.dimensions == (24 if "d" in tail else 48)
     assert encoder.normalized == tail.endswith("n")
     vectors = encoder.embed(tokenized(encoder, prompt))
@@ -90,7 +91,7 @@ def test_a_prompt_left_out_of_pooling_is_left_out(
     tmp_path: Path, minilm_folder: str, pooling: str
 ) -> None:
     folder = save_encoder(tmp_path, minilm_folder, pooling=pooling, include_prompt=False)
-    encoder = TextEncoder.load(str(folder), FLOAT32)
+    encoder = load_encoder(str(folder), FLOAT32)
     assert not encoder.counts_prompt
     query, plain = tokenized(encoder, PROMPTS["query"]), tokenized(encoder)
     mixed = [item for pair in zip(query, plain, strict=True) for item in pair]
@@ -100,15 +101,15 @@ def test_a_prompt_left_out_of_pooling_is_left_out(
 
 
 def test_prompts_are_those_of_the_folder_unless_configured(cls_folder: Path) -> None:
-    own = TextEncoder.load(str(cls_folder), FLOAT32)
+    own = load_encoder(str(cls_folder), FLOAT32)
     assert (own.query_prompt, own.passage_prompt) == (PROMPTS["query"], PROMPTS["passage"])
     options = EncoderOptions(dtype="float32", query_prompt="ask: ", passage_prompt="")
-    configured = TextEncoder.load(str(cls_folder), options)
+    configured = load_encoder(str(cls_folder), options)
     assert (configured.query_prompt, configured.passage_prompt) == ("ask: ", "")
 
 
 def test_normalize_makes_unit_length_of_a_folder_that_does_not(cls_folder: Path) -> None:
-    encoder = TextEncoder.load(str(cls_folder), EncoderOptions(dtype="float32", normalize=True))
+    encoder = load_encoder(str(cls_folder), EncoderOptions(dtype="float32", normalize=True))
     assert encoder.normalized
     vectors = encoder.embed(tokenized(encoder))
     plain = expected(cls_folder)
@@ -118,11 +119,11 @@ def test_normalize_makes_unit_length_of_a_folder_that_does_not(cls_folder: Path)
 
 
 def test_max_input_tokens_cuts_sooner_and_not_beyond_the_positions(cls_folder: Path) -> None:
-    encoder = TextEncoder.load(str(cls_folder), EncoderOptions(dtype="float32", max_input_tokens=8))
+    encoder = load_encoder(str(cls_folder), EncoderOptions(dtype="float32", max_input_tokens=8))
     longest = max(len(item.ids) for item in tokenized(encoder))
     assert longest == encoder.tokenizer.max_input_tokens == 8
     with pytest.raises(ModelFolderError, match="max_input_tokens"):
-        TextEncoder.load(str(cls_folder), EncoderOptions(dtype="float32", max_input_tokens=65))
+        load_encoder(str(cls_folder), EncoderOptions(dtype="float32", max_input_tokens=65))
 
 
 def test_a_roberta_reads_no_more_than_its_positions_hold(
@@ -147,25 +148,23 @@ def test_a_roberta_reads_no_more_than_its_positions_hold(
     tokenizer.save_pretrained(tmp_path / "bare")
     modules = [Transformer(str(tmp_path / "bare")), Pooling(16, "mean")]
     SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"))
-    encoder = TextEncoder.load(str(tmp_path / "model"), FLOAT32)
+    encoder = load_encoder(str(tmp_path / "model"), FLOAT32)
     vectors = encoder.embed(tokenized(encoder))
     np.testing.assert_allclose(vectors, expected(tmp_path / "model"), atol=1e-5)
     with pytest.raises(ModelFolderError, match="max_input_tokens"):
-        TextEncoder.load(
-            str(tmp_path / "model"), EncoderOptions(dtype="float32", max_input_tokens=42)
-        )
+        load_encoder(str(tmp_path / "model"), EncoderOptions(dtype="float32", max_input_tokens=42))
 
 
 def test_what_is_no_model_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelFolderError, match="no such folder"):
-        TextEncoder.load(str(tmp_path / "missing"), FLOAT32)
+        load_encoder(str(tmp_path / "missing"), FLOAT32)
     with pytest.raises(ModelFolderError, match="safetensors"):
-        TextEncoder.load(str(tmp_path), FLOAT32)
+        load_encoder(str(tmp_path), FLOAT32)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "auto"])
 def test_a_gpu_keeps_the_vectors(minilm_folder: str, dtype: Literal["auto"]) -> None:
-    encoder = TextEncoder.load(minilm_folder, EncoderOptions(dtype=dtype, device="cuda"))
+    encoder = load_encoder(minilm_folder, EncoderOptions(dtype=dtype, device="cuda"))
     vectors = encoder.embed(tokenized(encoder))
     assert cosines(vectors, expected(minilm_folder)).min() >= MIN_COSINE

@@ -11,25 +11,22 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 
-from services.embedding.folder import ModelFolderError, content_hash, find_folder
+from services.embedding.encoder import EncoderOptions, Vectors, pad, unit_length
+from services.embedding.folder import ModelFolderError, content_hash
 from services.embedding.fused import fuse_gelu
 from services.embedding.precision import Comparison, compare, has_bfloat16
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
 
-__all__ = ["EncoderOptions", "TextEncoder", "Vectors", "pad", "unit_length"]
-
-Vectors = npt.NDArray[np.float32]
+__all__ = ["TextEncoder"]
 
 # What the folder may call the prompts, as sentence-transformers' encode_query/encode_document.
 _QUERY_NAMES = ("query",)
@@ -41,20 +38,10 @@ _PROBE_SHAPE = (16, 48)  # inputs, tokens: what the precisions are compared on
 _LOG = logging.getLogger("orrery.embedding")
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderOptions:
-    """How to load a model. None: as its folder says."""
-
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "cpu"
-    max_input_tokens: int | None = None
-    query_prompt: str | None = None
-    passage_prompt: str | None = None
-    normalize: bool = False
-
-
 class TextEncoder:
-    """Token ids to vectors. Loading and `embed` are for one thread at a time."""
+    """An `Encoder` of texts alone. Loading and `embed` are for one thread at a time."""
+
+    pictures: None = None
 
     def __init__(self, folder: Path, options: EncoderOptions) -> None:
         """Reads the folder. Raises `ModelFolderError` for what this class cannot serve."""
@@ -80,11 +67,6 @@ class TextEncoder:
         self.vocab_size = min(rows, self.tokenizer.vocab_size)
         self._use(options.dtype)
         self.dimensions = self._try_out(options.max_input_tokens is not None)
-
-    @classmethod
-    def load(cls, name: str, options: EncoderOptions) -> TextEncoder:
-        """From a folder or a hub name. Raises `ModelFolderError`."""
-        return cls(find_folder(name), options)
 
     @property
     def dtype(self) -> str:
@@ -167,30 +149,6 @@ class TextEncoder:
             return run
 
         return compare(side(float32), side(bfloat16))
-
-
-def pad(
-    rows: Sequence[Sequence[int]], value: int, *, left: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows of different lengths as one array, and the mask of what is no padding.
-
-    Both `[num_rows, longest]`.
-    """
-    longest = max(map(len, rows))
-    padded = np.full((len(rows), longest), value, dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.int64)
-    for number, row in enumerate(rows):
-        place = slice(longest - len(row), None) if left else slice(0, len(row))
-        padded[number, place] = row
-        mask[number, place] = 1
-    return padded, mask
-
-
-def unit_length(vectors: Vectors) -> Vectors:
-    """Each row over its Euclidean norm; a row of zeros stays one."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    scaled: Vectors = vectors / np.maximum(norms, 1e-12)
-    return scaled
 
 
 def _load(folder: Path, device: torch.device) -> Any:

@@ -1,0 +1,52 @@
+"""Pictures to vectors: identified, then from the cache, or prepared and through the batches.
+
+Knows nothing of gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.embedding.batcher import Job
+from services.embedding.metrics import RequestMetrics
+from services.embedding.pictures import Picture, PictureReader
+from services.embedding.preprocessing import Pixels
+from services.embedding.vectors import Cost, Embedded, VectorSource
+
+__all__ = ["PictureVectors"]
+
+
+class PictureVectors:
+    """Of one model, for one event loop. `num_tokens`: what the model reads of a picture."""
+
+    def __init__(
+        self,
+        reader: PictureReader,
+        source: VectorSource[Pixels],
+        num_tokens: int,
+        metrics: RequestMetrics,
+    ) -> None:
+        self.reader = reader
+        self.source = source
+        self._num_tokens = num_tokens
+        self._metrics = metrics
+
+    async def embed(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
+        """A vector for each picture. Raises `OrreryError`."""
+        digests = await self.reader.identify(pictures, deadline_s)
+
+        async def jobs(positions: list[int]) -> list[Job[Pixels]]:
+            first = {digests[position]: position for position in reversed(positions)}
+            read = await self.reader.prepare([pictures[i] for i in first.values()], deadline_s)
+            pixels = dict(zip(first, read, strict=True))
+            return [Job(digests[i], self._num_tokens, pixels[digests[i]]) for i in positions]
+
+        found = await self.source.get(digests, jobs, deadline_s)
+        self._metrics.answered(len(pictures), 0, found.queue_s)
+        return Embedded(
+            vectors=found.vectors,
+            num_tokens=[0] * len(pictures),
+            truncated=[False] * len(pictures),
+            cached=found.cached,
+            cost=Cost(0, 0, found.queue_s, found.compute_s),
+        )
