@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -155,10 +156,7 @@ def _betas(options: ScheduleOptions) -> torch.Tensor:
     if options.beta_schedule == "scaled_linear":
         return torch.linspace(start**0.5, end**0.5, num, dtype=torch.float32) ** 2
     signal = [_cosine_signal(i / num) for i in range(num + 1)]
-    betas = [
-        min(1 - after / before, _MAX_BETA)
-        for before, after in zip(signal, signal[1:], strict=False)
-    ]
+    betas = [min(1 - after / before, _MAX_BETA) for before, after in pairwise(signal)]
     return torch.tensor(betas, dtype=torch.float32)
 
 

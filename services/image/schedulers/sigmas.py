@@ -23,7 +23,9 @@ _RHO = 7.0
 
 def at_timesteps(schedule: NoiseSchedule, timesteps: npt.NDArray[np.floating]) -> Floats:
     """The noise levels at timesteps, between two of them by a straight line."""
-    return np.interp(timesteps, np.arange(schedule.num_timesteps), schedule.sigmas)
+    known = np.arange(schedule.num_timesteps)
+    levels: Floats = np.interp(timesteps, known, schedule.sigmas).astype(np.float64)
+    return levels
 
 
 def karras(schedule: NoiseSchedule, highest: float, lowest: float, num_steps: int) -> Floats:

@@ -27,11 +27,12 @@ def spaced(
     """
     end = num_timesteps if top is None else top
     if spacing == "trailing":
-        return np.round(np.arange(end, 0, -num_timesteps / num_steps)) - 1
+        falling: Floats = np.round(np.arange(end, 0, -num_timesteps / num_steps)) - 1
+        return falling
     num_left_away = 0 if top is None else 1
     num_laid_out = num_steps + num_left_away
     if spacing == "linspace":
-        rising = np.linspace(0, end - 1, num_laid_out)
+        rising: Floats = np.linspace(0.0, end - 1.0, num_laid_out)
     else:
         rising = np.arange(num_laid_out) * (end // num_laid_out) + float(offset)
     return rising[num_left_away:][::-1].copy()
