@@ -24,6 +24,7 @@ __all__ = [
     "ServiceNames",
     "data_dir",
     "target_from_env",
+    "terminal_variables",
     "valid_timeout_s",
 ]
 
@@ -138,3 +139,9 @@ def valid_timeout_s(timeout_s: float) -> float:
 
 def _is_header_value(text: str) -> bool:
     return bool(text) and all("!" <= character <= "~" for character in text)
+
+
+def terminal_variables() -> Mapping[str, str]:
+    """The environment variables by which a terminal says what it is."""
+    names = ("TERM", "TERM_PROGRAM", "LC_TERMINAL", "KITTY_WINDOW_ID", "TMUX", "STY")
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -13,9 +13,11 @@ import typer
 
 from orrery.cli.ask import ask
 from orrery.cli.chat import chat
+from orrery.cli.classify import classify
 from orrery.cli.collections import collections
 from orrery.cli.evaluate import evaluate
 from orrery.cli.generate import generate
+from orrery.cli.image import image
 from orrery.cli.ingest import ingest
 from orrery.cli.models import models
 from orrery.cli.score import score
@@ -27,7 +29,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="orrery",
-    help="Text generation, search and answers from documents with a running Orrery platform.",
+    help="Text, pictures, search and answers from documents with a running Orrery platform.",
     epilog="Environment: ORRERY_TARGET (host:port), ORRERY_API_KEY, ORRERY_DATA_DIR.",
     no_args_is_help=True,
     add_completion=False,
@@ -56,11 +58,24 @@ def orrery(
         ),
     ] = False,
 ) -> None:
-    """Text generation, search and answers from documents with a running Orrery platform."""
+    """Text, pictures, search and answers from documents with a running Orrery platform."""
     assert not show_version  # the eager callback has left already
 
 
-for command in (generate, chat, ingest, search, ask, models, status, score, tokenize):
+_COMMANDS = (
+    generate,
+    chat,
+    image,
+    classify,
+    ingest,
+    search,
+    ask,
+    models,
+    status,
+    score,
+    tokenize,
+)
+for command in _COMMANDS:
     app.command()(command)
 app.add_typer(collections, name="collections")
 app.add_typer(evaluate, name="eval")

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from orrery.cli.options import EmbeddingOption
 from orrery.cli.session import (
     EXIT_USAGE,
     JsonOption,
@@ -87,6 +88,7 @@ def create(
         Literal["auto", "flat", "ivf", "hnsw", "ivf_pq"] | None,
         typer.Option("--index", help="Default: exact while small, then HNSW."),
     ] = None,
+    embedding: EmbeddingOption = None,
     chunk_tokens: Annotated[
         int | None, typer.Option("--chunk-tokens", help="Most tokens of a chunk.")
     ] = None,
@@ -106,6 +108,7 @@ def create(
             title=title,
             metric=metric,
             index_type=index_type,
+            embedding_application=embedding,
             chunk_max_tokens=chunk_tokens,
             chunk_overlap_tokens=overlap_tokens,
             language=language,

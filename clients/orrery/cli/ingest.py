@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from orrery.cli.options import CollectionOption
+from orrery.cli.options import CollectionOption, EmbeddingOption
 from orrery.cli.session import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -39,6 +39,7 @@ def ingest(
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove every document that has no file in DIR.")
     ] = False,
+    embedding: EmbeddingOption = None,
     max_mib: Annotated[
         float, typer.Option("--max-file-size", metavar="MIB", help="Skip larger files.")
     ] = 8.0,
@@ -50,6 +51,8 @@ def ingest(
     target: TargetOption = None,
 ) -> None:
     """Put the files of a folder into a collection, which is made if it is missing.
+
+    A collection of pictures is made with --embedding clip.
 
     Files that have not changed cost next to nothing: repeat the command when a folder has changed,
     or when it was interrupted. The exit code is 0 if the readable files went in, 4 if there was
@@ -65,6 +68,7 @@ def ingest(
             prune=prune,
             timeout_s=timeout_s,
             max_file_bytes=int(max_mib * _MIB),
+            embedding_application=embedding,
         )
     if as_json:
         write_json(report)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
 from rich.console import Console
 
 from orrery.cli.session import JsonOption, TargetOption, TimeoutOption, connect, write_json
 from orrery.cli.tables import new_table
+from orrery.client import Client
+from orrery.errors import InternalError, NotFoundError, OrreryError
+from orrery.results import Application, EmbeddingModelInfo, ImageModelInfo, ModelInfo
 
 __all__ = ["models", "short_count"]
+
+_AnyModel: TypeAlias = ModelInfo | EmbeddingModelInfo | ImageModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """An application that serves a model, or should: it may not answer."""
+
+    application: str
+    model: _AnyModel | OrreryError
 
 
 def models(
@@ -15,34 +32,75 @@ def models(
     timeout_s: TimeoutOption = 10.0,
     target: TargetOption = None,
 ) -> None:
-    """List the served models."""
+    """List the served models: of text, embeddings and pictures."""
     with connect(target, timeout_s) as client:
-        found = [app for app in client.applications() if app.model or app.error]
+        found = list(_served(client))
     if as_json:
-        write_json([app.model or {"application": app.name, "error": app.error} for app in found])
+        write_json([_plain(each) for each in found])
         return
-    numbers = ("PARAMETERS", "CONTEXT")
+    numbers = ("PARAMS", "CONTEXT")
     table = new_table(
-        "MODEL", "APPLICATION", "FAMILY", "BACKEND", "DTYPE", *numbers, "CHAT", numbers=numbers
+        "MODEL", "SERVED BY", "FAMILY", "BACKEND", "DTYPE", *numbers, "CHAT", numbers=numbers
     )
-    for application in found:
-        model = application.model
-        if model is None:
-            assert application.error is not None
-            reason = application.error.reason
-            table.add_row("-", application.name, f"does not answer: {reason}", style="red")
-            continue
-        table.add_row(
-            model.name,
-            model.application or "-",
-            model.family,
-            model.backend,
-            model.dtype,
-            short_count(model.num_parameters),
-            str(model.max_model_len),
-            "yes" if model.has_chat_template else "no",
-        )
+    for each in found:
+        if isinstance(each.model, OrreryError):
+            told = f"does not answer: {each.model.reason}"
+            table.add_row("-", each.application or "-", told, style="red")
+        else:
+            table.add_row(*_cells(each.application or "-", each.model))
     Console().print(table)
+
+
+def _served(client: Client) -> Iterator[_Served]:
+    for application in client.applications():
+        model = application.error or application.model or _other_model(client, application)
+        if model is not None:
+            yield _Served(application.name, model)
+
+
+def _other_model(
+    client: Client, application: Application
+) -> EmbeddingModelInfo | ImageModelInfo | OrreryError | None:
+    """The model of an application that does not generate text; None = it has none."""
+    for ask in (client.embedding_model, client.images.model):
+        try:
+            return ask(application.name)
+        except (NotFoundError, InternalError):
+            continue  # it has no such service
+        except OrreryError as error:
+            return error
+    return None
+
+
+def _plain(served: _Served) -> object:
+    """As JSON. A model of text knows its application by itself."""
+    if isinstance(served.model, OrreryError):
+        return {"application": served.application, "error": served.model}
+    if isinstance(served.model, ModelInfo):
+        return served.model
+    fields = {name: getattr(served.model, name) for name in served.model.__slots__}
+    return {"name": fields.pop("model"), "application": served.application, **fields}
+
+
+def _cells(application: str, model: _AnyModel) -> tuple[str, ...]:
+    """A row of the table; the context of what is not text generation is that of one input."""
+    if isinstance(model, EmbeddingModelInfo):
+        family = "clip" if "image" in model.modalities else "embedding"
+        cells = (family, "-", model.dtype, "-", str(model.max_input_tokens), "-")
+        return (model.model, application, *cells)
+    if isinstance(model, ImageModelInfo):
+        cells = ("diffusion", "-", model.dtype, "-", str(model.max_prompt_tokens), "-")
+        return (model.model, application, *cells)
+    return (
+        model.name,
+        application,
+        model.family,
+        model.backend,
+        model.dtype,
+        short_count(model.num_parameters),
+        str(model.max_model_len),
+        "yes" if model.has_chat_template else "no",
+    )
 
 
 def short_count(number: int) -> str:

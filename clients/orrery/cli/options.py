@@ -1,4 +1,4 @@
-"""Options that the commands about documents share."""
+"""Options that commands about documents and pictures share."""
 
 from __future__ import annotations
 
@@ -11,11 +11,31 @@ from orrery.filter_syntax import parse_filter
 from orrery.filters import Filter
 from orrery.requests.search import SearchMode
 
-__all__ = ["CollectionOption", "FilterOption", "KOption", "ModeOption", "read_filter"]
+__all__ = [
+    "ApplicationOption",
+    "CollectionOption",
+    "EmbeddingOption",
+    "FilterOption",
+    "KOption",
+    "ModeOption",
+    "read_filter",
+]
 
 
 CollectionOption = Annotated[
     str, typer.Option("--collection", "-c", metavar="NAME", help="Which documents.")
+]
+ApplicationOption = Annotated[
+    str | None,
+    typer.Option("--application", metavar="NAME", help="Which of several that can do this."),
+]
+EmbeddingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--embedding",
+        metavar="NAME",
+        help="The application that embeds: clip for pictures; none = vectors are brought along.",
+    ),
 ]
 KOption = Annotated[int | None, typer.Option("-k", min=1, help="Most passages to find.")]
 FilterOption = Annotated[

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, cast
 
 import typer
 
+from orrery.cli.assignments import read_assignments
 from orrery.requests.generation import SamplingOptions, build_sampling
 
 __all__ = [
@@ -51,36 +51,15 @@ def sampling_options(assignments: list[str] | None, **flags: Any) -> SamplingOpt
             by its flag.
         InvalidRequestError: A number outside its field's range.
     """
-    options = {name: value for name, value in flags.items() if value is not None}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"expected NAME=VALUE, got {assignment!r}", param_hint="--set")
-        if name not in SamplingOptions.__annotations__:
-            known = ", ".join(SamplingOptions.__annotations__)
-            raise typer.BadParameter(
-                f"no sampling parameter {name!r}; there are {known}", param_hint="--set"
-            )
-        if name in options:
-            raise typer.BadParameter(f"{name} is given twice", param_hint="--set")
-        options[name] = _value(name, text)
+    known = SamplingOptions.__annotations__
+    options = read_assignments(assignments, flags, known, "sampling parameter")
+    if isinstance(options.get("logit_bias"), dict):
+        options["logit_bias"] = _with_integer_keys(options["logit_bias"])
     try:
         build_sampling(options)
     except TypeError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     return cast(SamplingOptions, options)
-
-
-def _value(name: str, text: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        raise typer.BadParameter(
-            f"{name}: expected JSON, got {text!r}", param_hint="--set"
-        ) from None
-    if name == "logit_bias" and isinstance(value, dict):
-        return _with_integer_keys(value)
-    return value
 
 
 def _with_integer_keys(biases: dict[str, Any]) -> dict[int, Any]:

@@ -1,7 +1,8 @@
-"""`orrery search`: the passages nearest to a query."""
+"""`orrery search`: the passages or pictures nearest to a query."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,17 +27,22 @@ from orrery.cli.session import (
     write_json,
 )
 from orrery.cli.timeline import print_timeline
-from orrery.results import Hit
+from orrery.results import Chunk, Hit
 from orrery.settings import DEFAULT_COLLECTION
 
 __all__ = ["search"]
 
 _MAX_CHARS = 300
+_PICTURE = "image/"
 
 
 def search(
     query: Annotated[
         str | None, typer.Argument(help="What to look for; - or nothing = standard input.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", metavar="PICTURE", help="Find what is like this picture."),
     ] = None,
     collection: CollectionOption = DEFAULT_COLLECTION,
     k: KOption = None,
@@ -48,13 +54,16 @@ def search(
     timeout_s: TimeoutOption = 30.0,
     target: TargetOption = None,
 ) -> None:
-    """Find the passages of a collection that are nearest to a query.
+    """Find the passages or pictures of a collection that are nearest to a query.
 
     orrery search "storm damage" -c docs -k 5 --filter 'year >= 1900 and kind = "ship"'
     """
-    text, condition = read_text(query, "query"), read_filter(filter_)
+    text = None if query is None and image is not None else read_text(query, "query")
+    condition = read_filter(filter_)
     with connect(target, timeout_s) as client:
-        result = client.search(collection, text, k=k, mode=mode, filter=condition, explain=explain)
+        result = client.search(
+            collection, text, image=image, k=k, mode=mode, filter=condition, explain=explain
+        )
     if as_json:
         write_json(result)
         return
@@ -75,11 +84,20 @@ def _print(console: Console, i: int, hit: Hit, full: bool) -> None:
     headings = " > ".join(chunk.title_path) or chunk.document_title
     if headings:
         console.print(Text(printable(headings), style="italic"))
+    if chunk.media_type.startswith(_PICTURE):
+        console.print(Text(printable(_about_picture(chunk))))
     text = chunk.text.strip()
     if not full and len(text) > _MAX_CHARS:
         text = text[:_MAX_CHARS].rsplit(None, 1)[0] + " ..."
-    console.print(Text(printable(text)))
+    if text:
+        console.print(Text(printable(text)))
     console.print()
+
+
+def _about_picture(chunk: Chunk) -> str:
+    size = [chunk.metadata.get(f"image_{side}") for side in ("width", "height")]
+    told = "x".join(f"{each:g}" for each in size if isinstance(each, float))
+    return f"{told} {chunk.media_type}".strip()
 
 
 def _scores(hit: Hit) -> str:

@@ -8,7 +8,14 @@ from typing import TypeAlias
 
 from orrery.client import Client
 from orrery.errors import InternalError, NotFoundError, OrreryError
-from orrery.results import Application, EmbeddingLoad, Load, RagLoad, RetrievalLoad
+from orrery.results import (
+    Application,
+    EmbeddingLoad,
+    ImageLoad,
+    Load,
+    RagLoad,
+    RetrievalLoad,
+)
 
 __all__ = [
     "LOAD_HEADINGS",
@@ -21,7 +28,7 @@ __all__ = [
     "load_details",
 ]
 
-AnyLoad: TypeAlias = Load | EmbeddingLoad | RetrievalLoad | RagLoad
+AnyLoad: TypeAlias = Load | EmbeddingLoad | ImageLoad | RetrievalLoad | RagLoad
 
 READY = "ready"
 OTHER = "-"  # it has none of our gRPC services; its own service says how it is
@@ -65,14 +72,19 @@ def _kinds(client: Client, name: str) -> tuple[_Ask, ...]:
     alone, so that an application of another kind would answer `GetLoad` as well."""
     services = client.settings.services
     if not name:  # a plain gRPC server
-        return (_embedding, _retrieval, _rag)
-    known = {services.retrieval: _retrieval, services.rag: _rag}
-    return (known.get(name, _embedding),)
+        return (_embedding, _image, _retrieval, _rag)
+    known = {services.retrieval: (_retrieval,), services.rag: (_rag,), services.image: (_image,)}
+    return known.get(name, (_embedding, _image))
 
 
 def _embedding(client: Client, name: str) -> ServiceLoad:
     model = client.embedding_model(name).model
     return ServiceLoad(model, READY, client.embedding_load(name))
+
+
+def _image(client: Client, name: str) -> ServiceLoad:
+    model = client.images.model(name).model
+    return ServiceLoad(model, READY, client.images.load(name))
 
 
 def _retrieval(client: Client, name: str) -> ServiceLoad:
@@ -97,6 +109,8 @@ def _waiting(load: AnyLoad) -> str:
         return str(load.num_waiting)
     if isinstance(load, EmbeddingLoad):
         return str(load.num_waiting_inputs)
+    if isinstance(load, ImageLoad):
+        return str(load.num_waiting_images)
     return str(load.num_waiting_searches) if isinstance(load, RetrievalLoad) else "-"
 
 
@@ -108,9 +122,12 @@ def load_details(load: AnyLoad | None) -> str:
         return f"{used:.0%} of the KV cache in use, {hits:.0%} of prompt tokens found in it"
     if isinstance(load, EmbeddingLoad):
         asked = load.cache_hits + load.cache_misses
-        told = [f"{load.cache_hits / asked:.0%} of {asked} texts from the cache"] if asked else []
+        told = [f"{load.cache_hits / asked:.0%} of {asked} inputs from the cache"] if asked else []
         told += [] if load.cache_available else ["no cache of embeddings: its store is away"]
         return "; ".join(told)
+    if isinstance(load, ImageLoad):
+        places = f"{load.num_running_images} of {load.max_running_images} places in use"
+        return f"{places}, {load.num_images_done} pictures in {load.num_steps_done} steps so far"
     if isinstance(load, RetrievalLoad):
         return _retrieval_details(load)
     if isinstance(load, RagLoad):

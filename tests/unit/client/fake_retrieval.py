@@ -294,6 +294,44 @@ class FakeEmbedding(embedding_pb2_grpc.EmbeddingServiceServicer):
             model="mini", results=best, method=embedding_pb2.RERANK_METHOD_BI_ENCODER
         )
 
+    async def EmbedImage(self, request: Any, context: Any) -> Any:
+        self.seen.append(("embed_image", request, dict(context.invocation_metadata())))
+        for i, image in enumerate(request.images):
+            if not image.data.startswith(b"\x89PNG"):
+                problem = served.InvalidRequest("not a picture", field=f"images[{i}]")
+                return fail(context, problem)
+        vectors = [embedding_pb2.Embedding(values=[len(i.data), 1]) for i in request.images]
+        return embedding_pb2.EmbedImageResponse(model="tiny-clip", embeddings=vectors)
+
+    async def Classify(self, request: Any, context: Any) -> Any:
+        """The label whose length is nearest to the picture's."""
+        self.seen.append(("classify", request, dict(context.invocation_metadata())))
+        results = []
+        for image in request.images:
+            away = [-abs(len(label) - len(image.data)) for label in request.labels]
+            order = sorted(range(len(away)), key=lambda i: -away[i])[: request.top_n or len(away)]
+            scores = [
+                embedding_pb2.LabelScore(
+                    index=i, label=request.labels[i], probability=1 / (n + 2), similarity=away[i]
+                )
+                for n, i in enumerate(order)
+            ]
+            results.append(embedding_pb2.Classification(scores=scores))
+        return embedding_pb2.ClassifyResponse(model="tiny-clip", results=results)
+
+    async def Similarity(self, request: Any, context: Any) -> Any:
+        """1 where both have as many characters or bytes."""
+        self.seen.append(("similarity", request, dict(context.invocation_metadata())))
+
+        def size(each: Any) -> int:
+            return len(each.image.data) if each.HasField("image") else len(each.text)
+
+        rows = [
+            embedding_pb2.SimilarityRow(cosines=[float(size(a) == size(b)) for b in request.right])
+            for a in request.left
+        ]
+        return embedding_pb2.SimilarityResponse(model="tiny-clip", rows=rows)
+
     async def GetEmbeddingModel(self, request: Any, context: Any) -> Any:
         return embedding_pb2.GetEmbeddingModelResponse(
             model="mini", dimensions=2, aliases=["m"], dtype="bfloat16"

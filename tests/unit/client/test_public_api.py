@@ -16,8 +16,9 @@ import orrery
 from orrery import errors, results
 from orrery.client_collections import AsyncCollections, Collections
 from orrery.client_documents import AsyncDocuments, Documents
+from orrery.client_images import AsyncImages, Images
 from orrery.requests import generation as requests
-from orrery.v1 import common_pb2, embedding_pb2, rag_pb2, retrieval_pb2
+from orrery.v1 import common_pb2, embedding_pb2, image_pb2, rag_pb2, retrieval_pb2
 from orrery.v1 import generation_pb2 as pb
 
 CLIENTS = Path(orrery.__file__).parent.parent
@@ -36,7 +37,16 @@ def test_every_error_and_every_result_is_exported() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [orrery.Client, orrery.AsyncClient, Collections, AsyncCollections, Documents, AsyncDocuments],
+    [
+        orrery.Client,
+        orrery.AsyncClient,
+        Collections,
+        AsyncCollections,
+        Documents,
+        AsyncDocuments,
+        Images,
+        AsyncImages,
+    ],
 )
 def test_every_type_in_a_signature_can_be_imported_from_the_package(kind: type) -> None:
     elsewhere = {"Literal", "None", "PathLike", "Unpack", "True", "False"}
@@ -92,6 +102,17 @@ def test_sampling_options_are_the_fields_of_the_contract() -> None:
         (results.EmbeddingModelInfo, embedding_pb2.GetEmbeddingModelResponse),
         (results.EmbeddingLoad, embedding_pb2.EmbeddingServiceGetLoadResponse),
         (results.RerankResult, embedding_pb2.RerankResponse),
+        (results.LabelScore, embedding_pb2.LabelScore),
+        (results.Classification, embedding_pb2.Classification),
+        (results.ClassifyResult, embedding_pb2.ClassifyResponse),
+        (results.SimilarityResult, embedding_pb2.SimilarityResponse),
+        (results.ImageProgress, image_pb2.ImageProgress),
+        (results.ImagePreview, image_pb2.ImagePreview),
+        (results.LatentTensor, image_pb2.LatentTensor),
+        (results.ImageRecipe, image_pb2.ImageRecipe),
+        (results.GeneratedImage, image_pb2.GeneratedImage),
+        (results.ImageModelInfo, image_pb2.GetImageModelResponse),
+        (results.ImageLoad, image_pb2.ImageServiceGetLoadResponse),
         (results.Chunk, retrieval_pb2.Chunk),
         (results.Collection, retrieval_pb2.Collection),
         (results.StoredDocument, retrieval_pb2.StoredDocument),
@@ -125,6 +146,23 @@ def test_answer_holds_every_field_of_the_contract_and_the_passages() -> None:
     assert held - {"text", "passages"} == fields - {"answer"}
 
 
+def test_end_of_pictures_holds_every_field_of_the_contract() -> None:
+    held = {field.name for field in dataclasses.fields(results.ImageTiming)} | {"prompt_tokens"}
+    assert held == {field.name for field in image_pb2.ImagesDone.DESCRIPTOR.fields}
+
+
+def test_image_options_are_the_fields_of_the_contract() -> None:
+    fields = {field.name for field in image_pb2.DiffusionParameters.DESCRIPTOR.fields}
+    flat = (fields - {"previews"}) | {"preview_every", "preview_kind"}
+    assert set(orrery.ImageOptions.__annotations__) == flat
+
+
+def test_every_event_of_pictures_is_read() -> None:
+    for response in (image_pb2.ImageServiceGenerateResponse, image_pb2.EditResponse):
+        kinds = response.DESCRIPTOR.oneofs_by_name["event"].fields
+        assert [kind.name for kind in kinds] == ["progress", "preview", "image", "done"]
+
+
 def test_configuration_of_a_collection_is_what_it_can_be_created_with() -> None:
     held = {field.name for field in dataclasses.fields(results.CollectionConfig)}
     assert held == set(orrery.CollectionOptions.__annotations__)
@@ -155,6 +193,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
 
     assert methods(orrery.Client) == methods(orrery.AsyncClient)
     assert methods(Collections) == methods(AsyncCollections)
+    assert methods(Images) == methods(AsyncImages)
     assert methods(Documents) == methods(AsyncDocuments, documents="Iterable[DocumentSource]")
     signatures = (inspect.signature(c) for c in (orrery.Client, orrery.AsyncClient))
     assert len({str(signature).partition("->")[0] for signature in signatures}) == 1
