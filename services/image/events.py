@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 from services.image.types import Finished, Latents, PictureRequest
 
-__all__ = ["Done", "LatentPreview", "Made", "PngPreview", "ServiceEvent", "Stepped"]
+__all__ = ["Advanced", "Done", "LatentPreview", "Made", "PngPreview", "ServiceEvent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class Advanced:
     """A picture waits (step 0), or went a step further."""
 
     index: int
@@ -58,4 +58,4 @@ class Done:
     num_prompt_tokens: int
 
 
-ServiceEvent: TypeAlias = Stepped | PngPreview | LatentPreview | Made | Done
+ServiceEvent: TypeAlias = Advanced | PngPreview | LatentPreview | Made | Done

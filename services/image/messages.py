@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from orrery.v1 import common_pb2
 from orrery.v1 import image_pb2 as pb
 from services.image.checks import Parameters, PreviewWish, invalid
-from services.image.events import Done, LatentPreview, Made, PngPreview, ServiceEvent, Stepped
+from services.image.events import Advanced, Done, LatentPreview, Made, PngPreview, ServiceEvent
 from services.image.sources import SentPicture
 from services.image.types import Latents, PictureRequest, PreviewKind, SchedulerName
 from services.image.wishes import Edit, Wish
@@ -63,7 +63,7 @@ def scheduler_number(name: SchedulerName) -> pb.DiffusionScheduler:
 def set_event(response: ResponseT, event: ServiceEvent) -> ResponseT:
     """Puts the event into a message of either stream; returns the message."""
     match event:
-        case Stepped(index, step, num_steps):
+        case Advanced(index, step, num_steps):
             progress = pb.ImageProgress(image_index=index, step=step, num_steps=num_steps)
             response.progress.CopyFrom(progress)
         case PngPreview(index, step, png):

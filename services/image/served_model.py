@@ -10,13 +10,13 @@ __all__ = ["ServedModel"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServedModel:
-    """Facts for callers and for the checks, as the folder has them."""
+    """Facts for callers and for the checks."""
 
     prediction_type: str  # "epsilon" or "v_prediction"
     dtype: str  # "float32", "float16" or "bfloat16"
     weight_hash: str
     max_prompt_tokens: int  # with special tokens
     size_multiple: int  # of width and height
-    default_width: int
+    default_width: int  # where a request says nothing
     default_height: int
     count_tokens: Callable[[str], int]  # with special tokens; safe in any thread

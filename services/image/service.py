@@ -14,17 +14,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar, cast
 
+from services.image.checks import invalid
 from services.image.config import RANKED_SIDE, ImageConfig
 from services.image.events import (
+    Advanced,
     Done,
     LatentPreview,
     Made,
     PngPreview,
     ServiceEvent,
-    Stepped,
 )
 from services.image.merging import merged
-from services.image.metrics import PictureMetrics
+from services.image.metrics import ImageMetrics
 from services.image.png import Provenance, encode_png, encode_small_png
 from services.image.ranking import Ranker, best_first
 from services.image.served_model import ServedModel
@@ -40,7 +41,7 @@ from services.image.types import (
     Progress,
 )
 from services.image.wishes import PicturesToMake, Wish, WishReader
-from services.runtime.errors import DeadlineExceeded, kind_of
+from services.runtime.errors import DeadlineExceeded, InvalidRequest, kind_of
 from services.runtime.peer import Caller
 
 __all__ = [
@@ -76,7 +77,7 @@ class ImageService:
         model: ServedModel,
         engine: Engine,
         ranker: Ranker | None,
-        metrics: PictureMetrics,
+        metrics: ImageMetrics,
     ) -> None:
         self._config = config
         self._model = model
@@ -108,12 +109,13 @@ class ImageService:
 
         Raises `OrreryError`: what is refused is refused before anything is made.
         """
+        self._engine.ensure_room(1)  # before anything is decoded for nothing
         async with _in_time(caller, "read"):
             work = await self._reader.read(wish)
         ranker = self._ranker if work.batch.top_n is not None else None
-        self._engine.ensure_room(len(work.requests))
         if ranker is not None:
             await ranker.check(wish.prompt, caller)
+        self._engine.ensure_room(len(work.requests))
         self._metrics.accepted(work.num_prompt_tokens)
         made: list[Made] = []
         streams = [partial(self._picture, work, i, caller) for i in range(len(work.requests))]
@@ -145,7 +147,7 @@ class ImageService:
                 async for event in events:
                     match event:
                         case Progress():
-                            yield Stepped(index, event.step, event.num_steps)
+                            yield Advanced(index, event.step, event.num_steps)
                         case Preview():
                             yield await self._preview(request, index, event, caller)
                         case Finished():
@@ -155,9 +157,12 @@ class ImageService:
                             yield made
         except Exception as error:
             reason = kind_of(error).reason.lower()
+            if isinstance(error, InvalidRequest):  # the engine names a field of `Sampling`
+                raise invalid(f"parameters.{error.field}", error.message) from error
             raise
         finally:
             self._metrics.ended(reason)
+            self._metrics.load_changed(self._engine.load())
 
     async def _preview(
         self, request: PictureRequest, index: int, preview: Preview, caller: Caller

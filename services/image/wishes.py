@@ -120,12 +120,9 @@ class WishReader:
         return num_tokens
 
     def _size(self, parameters: Parameters) -> tuple[int, int]:
-        defaults, model = self._config.defaults, self._model
-        width, height = parameters.width, parameters.height
-        if width is None:
-            width = defaults.width or model.default_width
-        if height is None:
-            height = defaults.height or model.default_height
+        model = self._model
+        width = model.default_width if parameters.width is None else parameters.width
+        height = model.default_height if parameters.height is None else parameters.height
         check_size(width, height, self._config, model)
         return width, height
 

@@ -25,7 +25,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.image.config import ImageConfig
-from services.image.metrics import PictureMetrics
+from services.image.metrics import ImageMetrics
 from services.image.ranking import Ranker
 from services.image.registration import add_to_server
 from services.image.served_model import ServedModel
@@ -97,7 +97,7 @@ async def image_server(
     engine = ScriptedEngine() if engine is None else engine
     if ranker is None and config.ranking_application is not None:
         ranker = ScriptedRanker()
-    metrics = PictureMetrics(registry)
+    metrics = ImageMetrics(registry)
     service = ImageService(config, model or scripted_model(), engine, ranker, metrics)
     policy = RpcPolicy(authenticator=Authenticator(api_keys))
     servicer = ImageServicer(config, service, policy)

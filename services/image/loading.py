@@ -1,0 +1,83 @@
+"""From the settings to a model in memory and the engine that runs it. Knows nothing of serving."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from services.image.async_engine import AsyncImageEngine
+from services.image.config import ImageConfig
+from services.image.limits import EngineLimits
+from services.image.model import DiffusionModel, LoraOptions, ModelOptions
+from services.image.served_model import ServedModel
+from services.image.stats import EngineObserver
+
+__all__ = ["Loaded", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was loaded. Whoever asked for it closes the engine."""
+
+    model: ServedModel
+    engine: AsyncImageEngine
+
+
+async def load(
+    config: ImageConfig, find_folder: Callable[[str], str], observer: EngineObserver
+) -> Loaded:
+    """Loads beside the event loop. `find_folder` makes folders of the paths in the settings.
+
+    Raises `ModelFolderError`, and `ValueError` for default sizes that the model cannot make.
+    """
+    loras = tuple(
+        LoraOptions(lora.name, Path(find_folder(lora.path)), lora.scale) for lora in config.loras
+    )
+    options = ModelOptions(config.device, config.dtype, loras, config.tile_size)
+
+    def load_model() -> DiffusionModel:
+        # Before the first parallel work of any thread: each takes the number from here.
+        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        return DiffusionModel.load(find_folder(config.model_path), options)
+
+    model = await asyncio.to_thread(load_model)
+    served = _served(model, config)
+    batching = config.batching
+    limits = EngineLimits(
+        max_running=batching.max_running,
+        max_waiting=batching.max_waiting,
+        max_pixels_per_call=batching.max_latent_pixels_per_step,
+    )
+    return Loaded(served, AsyncImageEngine(model, limits, observer))
+
+
+def _served(model: DiffusionModel, config: ImageConfig) -> ServedModel:
+    own_width, own_height = model.default_size
+    defaults, limits = config.defaults, config.limits
+    width, height = defaults.width or own_width, defaults.height or own_height
+    for name, value, most in (
+        ("width", width, limits.max_width),
+        ("height", height, limits.max_height),
+    ):
+        if value > most or value % model.size_multiple:
+            raise ValueError(
+                f"defaults.{name}: expected a multiple of {model.size_multiple} up to "
+                f"limits.max_{name} ({most}), got {value}"
+            )
+    if width * height > limits.max_pixels:
+        raise ValueError(f"defaults: {width} x {height} pixels are above limits.max_pixels")
+    return ServedModel(
+        prediction_type=model.prediction_type,
+        dtype=model.dtype,
+        weight_hash=model.weight_hash,
+        max_prompt_tokens=model.max_prompt_tokens,
+        size_multiple=model.size_multiple,
+        default_width=width,
+        default_height=height,
+        count_tokens=model.count_tokens,
+    )
