@@ -25,6 +25,8 @@ from services.runtime.errors import kind_of, to_status
 
 Seen = tuple[str, Any, dict[str, str]]
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def fail(context: Any, error: served.OrreryError) -> None:
     """Ends a call as a service does."""
@@ -187,7 +189,7 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         if self.down_for:
             self.down_for -= 1
             problem = served.DependencyDown("the log is away")
-        elif b"\0" in document.file.data:
+        elif b"\0" in document.file.data and not document.file.data.startswith(PNG):
             problem = served.InvalidRequest("binary", field="file")
         if problem is not None:
             answer.status, answer.num_chunks = pb.UPSERT_STATUS_FAILED, 0
@@ -234,7 +236,8 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
         self._note(request, context)
         if self._missing(request.collection, context):
             return None
-        hits = self._found(request.collection, request.query.text, request.options.k or 10)
+        image, k = request.query.image.data, request.options.k or 10
+        hits = self._found(request.collection, request.query.text, k, image)
         return pb.SearchResponse(request_id="r", hits=hits, index_generation=self.log)
 
     async def SearchBatch(self, request: Any, context: Any) -> Any:
@@ -246,14 +249,17 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
                 results.append(pb.SearchResult(error=error))
             else:
                 k = request.options.k or 10
-                hits = self._found(request.collection, query.text, k)
+                hits = self._found(request.collection, query.text, k, query.image.data)
                 results.append(pb.SearchResult(hits=hits))
         return pb.SearchBatchResponse(results=results)
 
-    def _found(self, collection: str, text: str, k: int) -> list[pb.Hit]:
+    def _found(self, collection: str, text: str, k: int, image: bytes = b"") -> list[pb.Hit]:
         words = set(text.lower().split())
         scored = []
         for document in self.collections[collection].values():
+            if image and document.file.data == image:
+                scored.append(_picture_hit(document))
+                continue
             content = document.text or document.file.data.decode(errors="replace")
             shared = len(words & set(content.lower().replace(".", "").split()))
             if shared:
@@ -269,6 +275,18 @@ class FakeRetrieval(retrieval_pb2_grpc.RetrievalServiceServicer):
                 )
                 scored.append(pb.Hit(chunk=chunk, score=shared, sparse_score=shared))
         return sorted(scored, key=lambda hit: (-hit.score, hit.chunk.id))[:k]
+
+
+def _picture_hit(document: pb.Document) -> pb.Hit:
+    """As the service tells of a picture: a chunk without text, its size among the metadata."""
+    size = {"image_width": 64.0, "image_height": 48.0}
+    chunk = pb.Chunk(
+        id=f"{document.id}#0",
+        document_id=document.id,
+        media_type="image/png",
+        metadata={name: pb.MetadataValue(number_value=value) for name, value in size.items()},
+    )
+    return pb.Hit(chunk=chunk, score=1.0, dense_score=1.0)
 
 
 @dataclass
@@ -297,7 +315,7 @@ class FakeEmbedding(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def EmbedImage(self, request: Any, context: Any) -> Any:
         self.seen.append(("embed_image", request, dict(context.invocation_metadata())))
         for i, image in enumerate(request.images):
-            if not image.data.startswith(b"\x89PNG"):
+            if not image.data.startswith(PNG):
                 problem = served.InvalidRequest("not a picture", field=f"images[{i}]")
                 return fail(context, problem)
         vectors = [embedding_pb2.Embedding(values=[len(i.data), 1]) for i in request.images]
