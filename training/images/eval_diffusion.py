@@ -1,0 +1,179 @@
+"""How often a text-to-image model draws what held-out captions say, judged by pixels alone.
+
+A picture is right when colour, shape and position (or relation, or number) all are: see `checker`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image, ImageDraw
+
+from training.images.captions import phrase, some_facts
+from training.images.checker import Verdict, check
+from training.images.drawing import Pixels
+from training.images.scenes import KINDS, Facts, facts_of, held_out_scenes
+from training.shares import Share
+
+GUIDANCE = 3.0
+STEPS = 20
+AT_ONCE = 32
+
+Generate = Callable[[Sequence[str]], Pixels]
+"""Captions to pictures, uint8 [n, 64, 64, 3]."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out caption and what it says."""
+
+    kind: str
+    text: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The picture made of a question, and the verdict on it."""
+
+    question: Question
+    picture: Pixels
+    verdict: Verdict
+
+
+def questions(count: int, seed: int = 1) -> list[Question]:
+    """`count` held-out captions, of the kinds in turn; position and relation are always said."""
+    rng = random.Random(f"diffusion questions {seed}")
+    scenes = {kind: held_out_scenes(kind, -(-count // len(KINDS)), seed + 50) for kind in KINDS}
+    asked = []
+    for index in range(count):
+        kind = KINDS[index % len(KINDS)]
+        scene = scenes[kind][index // len(KINDS)]
+        facts = some_facts(scene, rng)
+        while (facts.position, facts.relation) != (scene.position, scene.relation):
+            facts = some_facts(scene, rng)
+        asked.append(Question(kind, phrase(facts, rng), facts))
+        assert facts_of(scene).kind == kind
+    return asked
+
+
+def answer(generate: Generate, asked: Sequence[Question]) -> list[Answer]:
+    """Make a picture for every question and judge it."""
+    answers: list[Answer] = []
+    for first in range(0, len(asked), AT_ONCE):
+        part = asked[first : first + AT_ONCE]
+        pictures = generate([question.text for question in part])
+        answers += [
+            Answer(question, picture, check(picture, question.facts))
+            for question, picture in zip(part, pictures, strict=True)
+        ]
+    return answers
+
+
+def shares(answers: Sequence[Answer]) -> dict[str, Share]:
+    """The share of right pictures over all, by kind, and of colour, shape and position alone."""
+    figures = {"right": _share("right in colour, shape and position", answers, "right", 0.85)}
+    for kind in KINDS:
+        of_kind = [given for given in answers if given.question.kind == kind]
+        figures[kind] = _share(f"right: {kind}", of_kind, "right")
+    for part in ("colour", "shape", "position", "size", "background"):
+        figures[part] = _share(f"{part} alone", answers, part)
+    return figures
+
+
+def grid(answers: Sequence[Answer], columns: int = 8, zoom: int = 2) -> Image.Image:
+    """The pictures with their captions; wrong ones have a red caption."""
+    side, margin = 64 * zoom, 30
+    rows = -(-len(answers) // columns)
+    sheet = Image.new("RGB", (columns * (side + 4), rows * (side + margin)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for index, given in enumerate(answers):
+        x, y = index % columns * (side + 4), index // columns * (side + margin)
+        sheet.paste(
+            Image.fromarray(given.picture).resize((side, side), Image.Resampling.NEAREST), (x, y)
+        )
+        pen.rectangle((x, y, x + side - 1, y + side - 1), outline="lightgrey")
+        colour = "black" if given.verdict.right else "red"
+        for line, words in enumerate(_wrapped(given.question.text, 27)[:3]):
+            pen.text((x + 1, y + side + 9 * line), words, fill=colour, font_size=8)
+    return sheet
+
+
+def pipeline_generate(
+    pipeline: StableDiffusionPipeline,
+    *,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    seed: int = 1,
+) -> Generate:
+    """Pictures by diffusers' pipeline; every call goes on with the random numbers of the last."""
+    pipeline.set_progress_bar_config(disable=True)
+    randomness = torch.Generator().manual_seed(seed)
+
+    def generate(texts: Sequence[str]) -> Pixels:
+        made = pipeline(
+            list(texts),
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=randomness,
+            output_type="np",
+        )
+        return np.asarray((made.images * 255).round().astype(np.uint8))
+
+    return generate
+
+
+def use_dpm_solver(pipeline: StableDiffusionPipeline) -> None:
+    """Sample by DPM-Solver++ 2M with Karras' sigmas instead of the folder's scheduler."""
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipeline.scheduler.config, use_karras_sigmas=True
+    )
+
+
+def _share(title: str, answers: Sequence[Answer], part: str, target: float | None = None) -> Share:
+    right = sum(getattr(given.verdict, part) for given in answers)
+    return Share(title, right, len(answers), target)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def main() -> None:
+    """Parse the command line, generate, print the figures and write the grid."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="a diffusers folder")
+    parser.add_argument("--captions", type=int, default=510)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--solver", choices=("folder", "dpm"), default="folder")
+    parser.add_argument("--grid", type=Path, help="write the first 64 pictures to this PNG")
+    arguments = parser.parse_args()
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        arguments.folder, safety_checker=None, dtype=torch.float32
+    )
+    if arguments.solver == "dpm":
+        use_dpm_solver(pipeline)
+    generate = pipeline_generate(pipeline, steps=arguments.steps, guidance=arguments.guidance)
+    answers = answer(generate, questions(arguments.captions))
+    for share in shares(answers).values():
+        low, high = share.interval
+        print(f"{share.title:40} {share.value:6.1%}  ({low:.1%} to {high:.1%}) of {share.total}")
+    if arguments.grid:
+        grid(answers[:64]).save(arguments.grid)
+
+
+if __name__ == "__main__":
+    main()
