@@ -11,6 +11,8 @@ from services.runtime.errors import OrreryError
 __all__ = ["as_client_wrote"]
 
 _FILTER = re.compile(r"(?:options\.)?filter(?=[.\[]|$)")
+# A picture's bytes, which over HTTP are the picture: a data URL, or a file of a form.
+_PICTURE_PART = re.compile(r"(?<![A-Za-z_])(image|mask|images\[\d+\])\.(?:data|media_type)$")
 _FILTER_PART = re.compile(r"all_of|any_of|not|field|values|operator")
 # The contract's words for a filter's parts -> OpenAI's.
 _FILTER_WORDS: Mapping[str, str] = MappingProxyType(
@@ -49,6 +51,7 @@ def _translated(field: str, field_names: Mapping[str, str]) -> str:
     if within_filter is not None:
         whole, parts = field[: within_filter.end()], field[within_filter.end() :]
         field = whole + _FILTER_PART.sub(lambda word: _FILTER_WORDS[word[0]], parts)
+    field = _PICTURE_PART.sub(r"\1", field)
     for name in sorted(field_names, key=len, reverse=True):
         if field == name or field.startswith((f"{name}.", f"{name}[")):
             return (field_names[name] + field.removeprefix(name)).removeprefix(".")

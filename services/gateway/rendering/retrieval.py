@@ -141,6 +141,7 @@ def chunk_document(chunk: pb.Chunk, *, text: bool = True, vector: bool = False) 
         "document_id": chunk.document_id,
         "document_title": chunk.document_title,
         "file_name": chunk.file_name,
+        "media_type": chunk.media_type,
         "ordinal": chunk.ordinal,
         "text": chunk.text if text else None,
         "title_path": list(chunk.title_path),

@@ -117,8 +117,9 @@ class ChunkFields(BaseModel):
     document_id: str
     document_title: str
     file_name: str
+    media_type: str = Field(description="Of the document's file.")
     ordinal: int
-    text: str | None
+    text: str | None = Field(description="Empty for a picture.")
     title_path: list[str] = Field(description="Headings that it stands under, outermost first.")
     start: int = Field(description="In the document's text, in characters.")
     end: int
