@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from pathlib import Path
 
 from rich.console import Console
@@ -23,6 +22,7 @@ from training.architectures import MODEL_NAMES
 from training.card import write_card
 from training.prompt import REFUSAL
 from training.questions import Case, QuestionType, held_out_cases
+from training.shares import wilson_interval
 from training.validate import render_case
 
 MODELS = Path(__file__).parent.parent / "models"
@@ -69,11 +69,8 @@ class Result:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson score interval of the share (Wilson 1927)."""
-        n, p, z = self.num_questions, self.share, 1.96
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        """The 95 % Wilson score interval of the share."""
+        return wilson_interval(self.correct, self.num_questions)
 
 
 def evaluate(folder: Path, num_questions: int) -> dict[str, Result]:

@@ -186,7 +186,7 @@ class Trainer:
         progress = self.progress
         figures: dict[str, float] = {"step": progress.step, "seconds": round(progress.seconds)}
         found = evaluate(TrainedEncoder(self.model, self.tokenizer), count, seed=2)
-        figures |= {name: figure.share for name, figure in found.items()}
+        figures |= {name: figure.value for name, figure in found.items()}
         progress.history.append(figures)
         tqdm.write(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 

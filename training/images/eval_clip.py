@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Protocol
@@ -40,6 +39,7 @@ from training.images.scenes import (
     distinct_scenes,
     held_out_scenes,
 )
+from training.shares import Share
 
 Vectors = npt.NDArray[np.float32]
 _BATCH = 250
@@ -80,34 +80,22 @@ class FolderEncoder:
         return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A share of right answers."""
-
-    title: str
-    right: int
-    num_questions: int
-
-    @property
-    def share(self) -> float:
-        """Right answers of all, 0 to 1."""
-        return self.right / self.num_questions
-
-
-def evaluate(encoder: Encoder, count: int = 500, seed: int = 1) -> dict[str, Figure]:
+def evaluate(encoder: Encoder, count: int = 500, seed: int = 1) -> dict[str, Share]:
     """All figures, each over `count` held-out pictures."""
     singles = held_out_scenes("single", count, seed)
+    pairs, groups = (held_out_scenes(kind, count, seed) for kind in ("pair", "count"))
     pictures = encoder.pictures(draw_many(singles))
-    figures = {
-        name: _zero_shot(encoder, pictures, prompts, answers)
-        for name, prompts, answers in (
-            ("colour", colour_prompts(), [scene.objects[0].colour for scene in singles]),
-            ("shape", shape_prompts(), [scene.objects[0].shape for scene in singles]),
-            ("position", position_prompts(), [str(scene.position) for scene in singles]),
-        )
+    attributes = {
+        "colour": (colour_prompts(), [scene.objects[0].colour for scene in singles]),
+        "shape": (shape_prompts(), [scene.objects[0].shape for scene in singles]),
+        "position": (position_prompts(), [str(scene.position) for scene in singles]),
     }
-    figures["relation"] = _own_labels(encoder, held_out_scenes("pair", count, seed), _relations)
-    figures["count"] = _own_labels(encoder, held_out_scenes("count", count, seed), _counts)
+    figures = {
+        name: _zero_shot(encoder, pictures, name, *attribute)
+        for name, attribute in attributes.items()
+    }
+    figures["relation"] = _own_labels(encoder, pairs, "relation of a pair", _relations)
+    figures["count"] = _own_labels(encoder, groups, "number of objects", _counts)
     figures["search"] = search(encoder, distinct_scenes(count, seed), seed)
     return figures
 
@@ -139,29 +127,36 @@ def position_prompts() -> dict[str, list[str]]:
     }
 
 
-def search(encoder: Encoder, scenes: Sequence[Scene], seed: int) -> Figure:
+def search(encoder: Encoder, scenes: Sequence[Scene], seed: int) -> Share:
     """Full captions of which the right picture comes first among the pictures of `scenes`."""
     rng = random.Random(f"search {seed}")
     queries = encoder.texts([caption(scene, rng, full=True) for scene in scenes])
     scores = queries @ encoder.pictures(draw_many(scenes)).T
     right = int((scores.argmax(axis=1) == np.arange(len(scenes))).sum())
-    return Figure(f"full caption finds its picture among {len(scenes)}", right, len(scenes))
+    title = f"full caption finds its picture first among {len(scenes)}"
+    return Share(title, right, len(scenes), target=0.9)
 
 
 def _zero_shot(
-    encoder: Encoder, pictures: Vectors, prompts: dict[str, list[str]], answers: Sequence[str]
-) -> Figure:
+    encoder: Encoder,
+    pictures: Vectors,
+    name: str,
+    prompts: dict[str, list[str]],
+    answers: Sequence[str],
+) -> Share:
     scores = pictures @ _label_vectors(encoder, prompts).T
     labels, best = list(prompts), scores.argmax(axis=1)
     right = sum(labels[index] == answer for index, answer in zip(best, answers, strict=True))
-    return Figure(f"one of {len(labels)} labels", right, len(answers))
+    title = f"{name} of a single object, zero-shot among {len(labels)}"
+    return Share(title, right, len(answers), target=0.95)
 
 
 def _own_labels(
     encoder: Encoder,
     scenes: Sequence[Scene],
+    name: str,
     prompts_of: Callable[[Scene], tuple[dict[str, list[str]], str]],
-) -> Figure:
+) -> Share:
     """Zero-shot accuracy where every picture has labels of its own, as many as the others."""
     pictures = encoder.pictures(draw_many(scenes))
     right = 0
@@ -170,7 +165,7 @@ def _own_labels(
         labels, answer = prompts_of(scene)
         scores = _label_vectors(encoder, labels) @ picture
         right += list(labels)[int(scores.argmax())] == answer
-    return Figure(f"one of {len(labels)} captions", right, len(scenes))
+    return Share(f"{name}, zero-shot among {len(labels)}", right, len(scenes))
 
 
 def _relations(scene: Scene) -> tuple[dict[str, list[str]], str]:

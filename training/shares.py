@@ -1,0 +1,34 @@
+"""A share of right answers, with how sure one may be of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+
+@dataclass(frozen=True)
+class Share:
+    """`right` answers of `total`; `target`: what must be reached, where something must."""
+
+    title: str
+    right: int
+    total: int
+    target: float | None = None
+
+    @property
+    def value(self) -> float:
+        """0 to 1."""
+        return self.right / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson score interval."""
+        return wilson_interval(self.right, self.total)
+
+
+def wilson_interval(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The score interval of a binomial share (Wilson 1927); `z` 1.96 is 95 %."""
+    p = right / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return max(0.0, centre - half), min(1.0, centre + half)
