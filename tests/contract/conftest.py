@@ -23,6 +23,8 @@ from services.engine.config import EngineConfig
 from services.generation.config import GenerationConfig
 from services.generation.native import NativeBackend
 from services.runtime.metrics import PrometheusRegistry
+from tests.contract import image_served
+from tests.contract.image_served import InThisProcess, ServedImages
 from tests.contract.retrieval_served import (
     ServedRetrieval,
     retrieval_in_process,
@@ -112,3 +114,25 @@ async def retrieval(request: pytest.FixtureRequest) -> AsyncIterator[ServedRetri
         target = request.getfixturevalue("platform").grpc_target
     async with served_retrieval(target, platform=on_platform) as application:
         yield application
+
+
+@pytest.fixture(scope="session")
+def images_in_this_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InThisProcess]:
+    """Where the image service listens, and CLIP; started once."""
+    with image_served.in_this_process(tmp_path_factory.mktemp("images")) as targets:
+        yield targets
+
+
+@pytest.fixture(params=["in-process", pytest.param("platform", marks=[pytest.mark.integration])])
+async def served_images(request: pytest.FixtureRequest) -> AsyncIterator[ServedImages]:
+    """The image application under test. After each test nothing may be held in it."""
+    if request.param == "in-process":
+        running = request.getfixturevalue("images_in_this_process")
+        context = image_served.reached(running.target, running.clip_target, routed=False)
+    else:
+        target = _platform_addresses(request)[0]
+        context = image_served.reached(target, target, routed=True)
+    async with context as application:
+        yield application
+        load = await application.wait_until_idle(limit_s=10.0)
+        assert image_served.is_idle(load), f"something is still held: {load}"

@@ -3,9 +3,11 @@
     async with image_server() as server:
         channel = grpc.aio.insecure_channel(server.target)
 
-With nothing given it serves the scripted engine, which makes pictures at once; a `ranker` makes
-`rank_by_similarity` possible. Health and reflection are on, as on the platform; there is one
-application, so `application` metadata is accepted and not needed. `image_server` is asynchronous;
+With nothing given it serves the scripted engine, which makes pictures at once, and ranks by the
+scripted ranker. With a `folder` it serves the real engine over the diffusers folder that lies
+there (`random_diffusion_folder` makes one); with a `clip_target` it ranks by the CLIP service that
+listens there. Health and reflection are on, as on the platform; there is one application, so
+`application` metadata is accepted and not needed. `image_server` is asynchronous;
 `image_server_in_thread` serves tests of synchronous clients.
 """
 
@@ -16,8 +18,9 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,19 +29,19 @@ from grpc_reflection.v1alpha import reflection
 
 from services.image.config import ImageConfig
 from services.image.metrics import ImageMetrics
-from services.image.ranking import Ranker
+from services.image.ranking import PeerRanker, Ranker
 from services.image.registration import add_to_server
-from services.image.served_model import ServedModel
 from services.image.service import Engine, ImageService
 from services.image.servicer import ImageServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
 from services.runtime.metrics import PrometheusRegistry
-from services.runtime.peer import Caller
+from services.runtime.peer import Caller, Peer
 from services.runtime.rpc import RpcPolicy
 from tests.fakes.scripted_images import ScriptedEngine, scripted_model
 
 SERVICE = "orrery.v1.ImageService"
+MAX_MESSAGE_BYTES = 64 << 20
 MODEL_NAME = "scripted-diffusion"
 CONFIG = ImageConfig(
     model_name=MODEL_NAME,
@@ -83,10 +86,11 @@ class RunningImageServer:
 @asynccontextmanager
 async def image_server(
     engine: Engine | None = None,
-    model: ServedModel | None = None,
     config: ImageConfig = CONFIG,
     *,
+    folder: Path | None = None,
     ranker: Ranker | None = None,
+    clip_target: str | None = None,
     api_keys: tuple[str, ...] = (),
 ) -> AsyncIterator[RunningImageServer]:
     """Starts the server; leaving stops it at once. An engine that is given stays open.
@@ -94,27 +98,38 @@ async def image_server(
     Without a `ranker`, the scripted one ranks where the configuration names an application.
     """
     registry = PrometheusRegistry({"service": "image", "model": config.model_name})
-    engine = ScriptedEngine() if engine is None else engine
-    if ranker is None and config.ranking_application is not None:
-        ranker = ScriptedRanker()
     metrics = ImageMetrics(registry)
-    service = ImageService(config, model or scripted_model(), engine, ranker, metrics)
-    policy = RpcPolicy(authenticator=Authenticator(api_keys))
-    servicer = ImageServicer(config, service, policy)
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-    add_to_server(servicer, server)
-    health = HealthServicer((SERVICE,), lambda: servicer.healthy)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    reflection.enable_server_reflection(
-        (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
+    model = scripted_model()
+    async with AsyncExitStack() as stack:
+        if folder is not None:
+            from services.image.loading import load
+
+            config = config.model_copy(update={"model_path": str(folder)})
+            loaded = await load(config, str, metrics)
+            engine, model = loaded.engine, loaded.model
+            stack.push_async_callback(engine.close)
+        engine = ScriptedEngine() if engine is None else engine
+        if clip_target is not None:
+            peer = Peer(clip_target)
+            stack.push_async_callback(peer.close)
+            ranker = PeerRanker(peer, config.ranking_application or "clip")
+        if ranker is None and config.ranking_application is not None:
+            ranker = ScriptedRanker()
+        service = ImageService(config, model, engine, ranker, metrics)
+        stack.callback(service.close)
+        policy = RpcPolicy(authenticator=Authenticator(api_keys))
+        servicer = ImageServicer(config, service, policy)
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
+        add_to_server(servicer, server)
+        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+        reflection.enable_server_reflection(
+            (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stack.push_async_callback(server.stop, None)
         yield RunningImageServer(f"127.0.0.1:{port}", servicer, engine, ranker, registry, server)
-    finally:
-        await server.stop(grace=None)
-        service.close()
 
 
 @contextmanager
@@ -127,9 +142,14 @@ def image_server_in_thread(
         stop = asyncio.Event()
 
         async def serve() -> None:
-            async with image_server(engine, config=config, **options) as server:
-                started.set_result(server)
-                await stop.wait()
+            try:
+                async with image_server(engine, config, **options) as server:
+                    started.set_result(server)
+                    await stop.wait()
+            except BaseException as error:
+                if started.done():
+                    raise
+                started.set_exception(error)
 
         loop = runner.get_loop()
         thread = threading.Thread(target=runner.run, args=(serve(),), name="image-server")

@@ -54,7 +54,12 @@ LABELS = {"service": "image", "model": "m"}
 class Served:
     """The service over scripted parts."""
 
-    def __init__(self, config: ImageConfig = CONFIG, engine: ScriptedEngine | None = None) -> None:
+    def __init__(
+        self,
+        config: ImageConfig = CONFIG,
+        engine: ScriptedEngine | None = None,
+        ranker: ScriptedRanker | None = None,
+    ) -> None:
         self.engine = engine or ScriptedEngine()
         self.ranker = ranker or ScriptedRanker()
         self.registry = PrometheusRegistry(LABELS)
