@@ -1,10 +1,10 @@
 """One call of the model: a step of several pictures of one size, as one expression over tensors.
 
-    rows of the model's batch      conditional of all pictures ... | unconditional of the guided ...
+    rows of the model's batch:   conditional of all pictures | unconditional of the guided ones
 
-Each picture has its own timestep, coefficients, guidance and noise; what differs between pictures is
-a number in a table (`schedulers.plan`), not a branch. What is stacked here
-stays stacked until other pictures take part. Knows nothing of queues and requests.
+Each picture has its own timestep, coefficients, guidance and noise; what differs between pictures
+is a number in a table (`schedulers.plan`), not a branch. What is stacked here stays stacked until
+other pictures take part. Knows nothing of queues and requests.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Call:
         return conditional.index_copy(0, self._guided, guided)
 
     def _draw(self, i: int) -> torch.Tensor:
-        """The picture's own noise, whatever is beside it: drawn from its own generator, on the CPU."""
+        """The picture's own noise, whatever is beside it: from its own generator, on the CPU."""
         shape = self._latents.shape[1:]
         noise = torch.randn(shape, generator=self.pictures[i].prepared.generator)
         return noise.to(self._latents.device, non_blocking=True)

@@ -89,6 +89,13 @@ class Line:
         return len(self.waiting) + len(self.ready) + (self.preparing is not None)
 
     @property
+    def num_jobs(self) -> int:
+        """All of them; those being prepared or decoded may have ended already."""
+        at_work = [self.preparing, None if self.decoding is None else self.decoding.job]
+        alive = sum(job is not None and not job.ended for job in at_work)
+        return len(self.waiting) + len(self.ready) + len(self._finals) + alive
+
+    @property
     def num_bytes(self) -> int:
         """Of what was prepared, and of latents that wait to be decoded or are."""
         held = sum(job.prepared.num_bytes for job in self.ready if job.prepared is not None)

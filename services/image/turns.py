@@ -1,8 +1,8 @@
 """Whose turn it is: which pictures the next call of the model takes a step further.
 
-One call takes pictures of one size, so sizes take turns. By fair queueing (start-time fair queueing,
-Goyal, Vin and Cheng 1996): a picture's turn is its virtual time, which each of its steps moves on by
-the step's cost in latent pixels. The picture furthest behind leads, and others of its size ride along
+One call takes pictures of one size, so sizes take turns, by start-time fair queueing (Goyal, Vin
+and Cheng 1996): a picture's turn is its virtual time, which each of its steps moves on by the
+step's cost in latent pixels. The picture furthest behind leads, and others of its size ride along
 as far as the call has room, those furthest behind first. So all pictures in the batch get equal
 shares of the work whatever their sizes, a small one is not held up by large ones, and none starves:
 a picture that is left out does not move on, and so comes to lead. Plain Python; knows no tensors.
@@ -28,7 +28,7 @@ class _Turn:
 
 
 class Turns:
-    """The pictures in the batch and their turns. `max_pixels` bounds rows times pixels of a call."""
+    """The pictures in the batch. `max_pixels` bounds a call: rows times latent pixels."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
@@ -42,7 +42,7 @@ class Turns:
         return slot_id in self._turns
 
     def join(self, slot_id: int, size: Size, num_rows: int) -> None:
-        """A newcomer's turn is that of the picture furthest behind: it neither waits nor is owed."""
+        """A newcomer's turn is that of the last leader: it neither waits nor is owed."""
         assert slot_id not in self._turns
         self._turns[slot_id] = _Turn(slot_id, size, num_rows, size[0] * size[1], self._virtual_time)
 
