@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from training.images.captions import phrase, some_facts
 from training.images.checker import Verdict, check
 from training.images.drawing import Pixels
+from training.images.grid import contact_sheet
 from training.images.scenes import KINDS, Facts, facts_of, held_out_scenes
 from training.shares import Share
 
@@ -88,22 +89,13 @@ def shares(answers: Sequence[Answer]) -> dict[str, Share]:
     return figures
 
 
-def grid(answers: Sequence[Answer], columns: int = 8, zoom: int = 2) -> Image.Image:
+def grid(answers: Sequence[Answer]) -> Image.Image:
     """The pictures with their captions; wrong ones have a red caption."""
-    side, margin = 64 * zoom, 30
-    rows = -(-len(answers) // columns)
-    sheet = Image.new("RGB", (columns * (side + 4), rows * (side + margin)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for index, given in enumerate(answers):
-        x, y = index % columns * (side + 4), index // columns * (side + margin)
-        sheet.paste(
-            Image.fromarray(given.picture).resize((side, side), Image.Resampling.NEAREST), (x, y)
-        )
-        pen.rectangle((x, y, x + side - 1, y + side - 1), outline="lightgrey")
-        colour = "black" if given.verdict.right else "red"
-        for line, words in enumerate(_wrapped(given.question.text, 27)[:3]):
-            pen.text((x + 1, y + side + 9 * line), words, fill=colour, font_size=8)
-    return sheet
+    return contact_sheet(
+        [given.picture for given in answers],
+        [given.question.text for given in answers],
+        ["black" if given.verdict.right else "red" for given in answers],
+    )
 
 
 def pipeline_generate(
@@ -140,15 +132,6 @@ def use_dpm_solver(pipeline: StableDiffusionPipeline) -> None:
 def _share(title: str, answers: Sequence[Answer], part: str, target: float | None = None) -> Share:
     right = sum(getattr(given.verdict, part) for given in answers)
     return Share(title, right, len(answers), target)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
 
 
 def main() -> None:

@@ -14,14 +14,14 @@ _EDGE = 144  # of a picture on the sheet, in pixels
 _GAP = 12
 _FONT_SIZE = 12
 _LINE_HEIGHT = 15
-_LINES = 4
+_LINES = 5
 _LINE_LENGTH = 24  # characters
 
 
 def contact_sheet(
-    pictures: Sequence[Pixels], words: Sequence[str], columns: int = 8, marks: Sequence[str] = ()
+    pictures: Sequence[Pixels], words: Sequence[str], ink: Sequence[str], columns: int = 8
 ) -> Image.Image:
-    """Pictures in rows of `columns`, each over its words; `marks` colour the words, if given."""
+    """Pictures in rows of `columns`, each over its words in its colour of ink."""
     rows = -(-len(pictures) // columns)
     cell_width, cell_height = _EDGE + _GAP, _EDGE + _LINES * _LINE_HEIGHT + _GAP
     sheet = Image.new("RGB", (columns * cell_width + _GAP, rows * cell_height + _GAP), "white")
@@ -36,6 +36,5 @@ def contact_sheet(
         sheet.paste(image, (left, top))
         pen.rectangle((left - 1, top - 1, left + _EDGE, top + _EDGE), outline="lightgrey")
         lines = textwrap.wrap(text, _LINE_LENGTH)[:_LINES]
-        colour = marks[index] if marks else "black"
-        pen.text((left, top + _EDGE + 3), "\n".join(lines), fill=colour, font=font, spacing=2)
+        pen.text((left, top + _EDGE + 3), "\n".join(lines), fill=ink[index], font=font, spacing=2)
     return sheet
