@@ -26,6 +26,7 @@ from orrery.cli.session import (
     write_json,
 )
 from orrery.client import Client
+from orrery.errors import InvalidRequestError
 from orrery.image_streams import ImageStream
 from orrery.requests.images import (
     DiffusionScheduler,
@@ -151,6 +152,8 @@ def _options(assignments: list[str] | None, **flags: Any) -> ImageOptions:
         build_generate_images("", options, previews=False)
     except TypeError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
+    except InvalidRequestError as error:
+        fail(error.message, EXIT_USAGE)
     return cast(ImageOptions, options)
 
 

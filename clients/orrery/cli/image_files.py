@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class PictureFiles:
             fail("--output -: standard output is a terminal", EXIT_USAGE)
         if output not in (None, _STDOUT):
             folder = Path(output).parent
-            if not folder.is_dir():
+            if not os.path.isdir(folder):
                 fail(f"--output: there is no folder {folder}", EXIT_USAGE)
         if previews is not None:
             try:
@@ -61,7 +62,7 @@ class PictureFiles:
 
     def _path(self, i: int, count: int, picture: GeneratedImage) -> Path:
         named = Path(self.output or ".")
-        if named.is_dir():
+        if os.path.isdir(named):  # `Path.is_dir` raises for a name that is too long
             return named / f"image-{picture.seed}.png"
         return named if count == 1 else named.with_stem(f"{named.stem}-{i + 1}")
 

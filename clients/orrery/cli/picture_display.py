@@ -43,7 +43,7 @@ def show_picture(image: GeneratedImage) -> None:
         sys.stdout.write(kitty_sequence(image.png, columns) + "\n")
     elif protocol == "iterm2":
         sys.stdout.write(iterm2_sequence(image.png, columns) + "\n")
-    elif console.color_system in ("truecolor", "256"):
+    elif console.color_system in ("truecolor", "256") and not console.no_color:
         for line in block_lines(image.png, min(console.width, _MAX_BLOCK_COLUMNS)):
             console.print(line)
     sys.stdout.flush()
