@@ -20,6 +20,7 @@ from services.embedding.servicer import EmbeddingServicer
 from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
+from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.rpc import RpcPolicy
 from services.runtime.rpc_metrics import RpcMetrics
 from services.runtime.serve_metrics import ServeRegistry
@@ -39,6 +40,7 @@ class Embedding:
     ) -> None:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
+        ignore_pillow_warnings()
         registry = ServeRegistry({"service": "embedding", "model": config.model_name})
         reranker = config.reranker
         models = await load_models(

@@ -1,18 +1,21 @@
 """Pictures that clients send: which kinds, how large, read without trusting them.
 
 One home for what every service that takes a picture must check. What the file says of itself is
-read first, so that a picture too large to decode is refused before a single pixel is. Knows no
-model and no service.
+read first, so that a picture too large to decode is refused before a single pixel is; whatever the
+bytes are, the answer is a picture or `InvalidRequest`. Knows no model and no service.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from services.runtime.errors import InvalidRequest
 
@@ -22,6 +25,7 @@ __all__ = [
     "PictureLimits",
     "decode_picture",
     "decode_transparency",
+    "ignore_pillow_warnings",
     "inspect_picture",
 ]
 
@@ -34,20 +38,57 @@ _FORMATS = {
     "GIF": "image/gif",
     "BMP": "image/bmp",
 }
+# A JPEG with further pictures behind the first, as many telephones take them.
+_SEVERAL_JPEGS = "MPO"
 MEDIA_TYPES = frozenset(_FORMATS.values())
 _EXPECTED = "expected a PNG, JPEG, WebP, GIF or BMP picture"
 _ALIASES = {"image/jpg": "image/jpeg", "image/x-ms-bmp": "image/bmp"}
 
 # All that Pillow's readers raise on bytes that are not what they claim to be.
-_UNREADABLE = (OSError, ValueError, SyntaxError, IndexError, KeyError, OverflowError, EOFError)
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
 
-T = TypeVar("T")
+# A JPEG may go over its pixels any number of times, and 50 bytes ask for once more; pictures that
+# are made to be looked at have a dozen scans. Each part of its EXIF is copied with all before it.
+_JPEG_START = b"\xff\xd8"
+_MAX_JPEG_MARKERS = {b"\xff\xda": 100, b"\xff\xe1": 256}
+
+_ORIENTATION_TAG = 0x0112
+# TIFF 6.0, section "Orientation": how to put a picture upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+
+T = TypeVar("T", Image.Image, Image.Image | None)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureLimits:
-    """The largest picture taken: as bytes, and as pixels once decoded."""
+    """The largest picture taken: as bytes, and as pixels once decoded.
+
+    While it is decoded a picture takes up to 16 bytes of memory a pixel.
+    """
 
     max_bytes: int = 8 << 20
     max_pixels: int = 32 << 20
@@ -62,13 +103,24 @@ class PictureInfo:
     media_type: str
 
 
+def ignore_pillow_warnings() -> None:
+    """Once, at the start of a process that reads pictures of others.
+
+    Pillow warns of each oddity of a file in words of its own, and Python remembers every warning
+    that it has shown: hostile files would fill the memory.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def inspect_picture(
     data: bytes, limits: PictureLimits, field: str, *, media_type: str = ""
 ) -> PictureInfo:
     """Reads the header alone. Raises `InvalidRequest` naming `field`."""
-    image = _open(data, limits, field, media_type)
-    with image:
-        return _info(image)
+    with _open(data, limits, field, media_type) as image:
+        width, height = image.size
+        if _orientation(image) in _ON_THEIR_SIDE:
+            width, height = height, width
+        return PictureInfo(width, height, _media_type(image))
 
 
 def decode_picture(
@@ -97,9 +149,14 @@ def _read(
     image: Image.Image, convert: Callable[[Image.Image], T], limits: PictureLimits, field: str
 ) -> T:
     """Decodes what `_open` opened."""
+    orientation = _orientation(image)
     try:
         with image:
-            return convert(ImageOps.exif_transpose(image))
+            image.load()
+            converted = convert(image)
+        if converted is not None and orientation in _UPRIGHT:
+            return converted.transpose(_UPRIGHT[orientation])
+        return converted
     except _TOO_LARGE as exc:
         raise _too_large(limits, field) from exc
     except _UNREADABLE as exc:
@@ -113,6 +170,7 @@ def _open(data: bytes, limits: PictureLimits, field: str, media_type: str) -> Im
         raise InvalidRequest(
             f"{field}: {len(data)} bytes; expected at most {limits.max_bytes}", field=field
         )
+    _check_markers(data, field)
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
     except _TOO_LARGE as exc:
@@ -125,7 +183,7 @@ def _open(data: bytes, limits: PictureLimits, field: str, media_type: str) -> Im
             f"{limits.max_pixels} in all",
             field=field,
         )
-    found = _FORMATS[image.format or ""]
+    found = _media_type(image)
     claimed = media_type.partition(";")[0].strip().lower()
     if claimed and _ALIASES.get(claimed, claimed) != found:
         raise InvalidRequest(
@@ -135,27 +193,43 @@ def _open(data: bytes, limits: PictureLimits, field: str, media_type: str) -> Im
     return image
 
 
-def _info(image: Image.Image) -> PictureInfo:
-    width, height = image.size
-    if _orientation(image) in (5, 6, 7, 8):  # these lie on their side
-        width, height = height, width
-    return PictureInfo(width, height, _FORMATS[image.format or ""])
+def _check_markers(data: bytes, field: str) -> None:
+    if not data.startswith(_JPEG_START):
+        return
+    for marker, limit in _MAX_JPEG_MARKERS.items():
+        if data.count(marker) > limit:
+            raise InvalidRequest(
+                f"{field}: the JPEG has more parts than any picture needs", field=field
+            )
+
+
+def _media_type(image: Image.Image) -> str:
+    name = image.format or ""
+    return _FORMATS["JPEG" if name == _SEVERAL_JPEGS else name]
 
 
 def _orientation(image: Image.Image) -> int:
+    """As its EXIF says before any pixel; 1, upright, where that is missing or unreadable."""
+    # Pillow's `getexif` would decode a whole PNG to look for EXIF behind the pixels.
+    written = image.info.get("exif")
+    if not isinstance(written, bytes):
+        return 1
+    exif = Image.Exif()
     try:
-        return int(image.getexif().get(0x0112, 1))
-    except (*_UNREADABLE, TypeError):
-        return 1  # an unreadable orientation is none
+        exif.load(written)
+        return int(exif.get(_ORIENTATION_TAG, 1))
+    except _UNREADABLE:
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":  # 16 bits of grey: keep the upper 8
+    if image.mode.startswith("I"):  # 16 bits of grey: keep the upper 8
         return image.point(lambda value: value / 257).convert("L").convert("RGB")
     if _is_transparent(image):
         with_alpha = image.convert("RGBA")
-        white = Image.new("RGBA", with_alpha.size, "white")
-        return Image.alpha_composite(white, with_alpha).convert("RGB")
+        rgb = Image.new("RGB", with_alpha.size, "white")
+        rgb.paste(with_alpha, mask=with_alpha)
+        return rgb
     return image.convert("RGB")
 
 
@@ -164,6 +238,8 @@ def _to_alpha(image: Image.Image) -> Image.Image | None:
 
 
 def _is_transparent(image: Image.Image) -> bool:
+    if image.mode.startswith("I"):  # one grey may stand for nothing there, which Pillow cannot see
+        return False
     return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
 
 
