@@ -26,7 +26,7 @@ class Autoencoder:
         self._model = model
         self._scale = float(model.config.scaling_factor)
         self.latent_channels = int(model.config.latent_channels)
-        self.downscale = 2 ** (len(model.config.block_out_channels) - 1)
+        self.downscale: int = 2 ** (len(model.config.block_out_channels) - 1)
         # A quarter of a tile overlaps the next: whole latent pixels, or the seams do not meet.
         latent_tile = max(tile_size // self.downscale // 4, 1) * 4
         model.tile_latent_min_size = latent_tile

@@ -1,8 +1,8 @@
 """Where a picture begins: from noise, from a source, or from a source with a mask.
 
 Everything random comes from the request's generator, in the order in which diffusers' pipelines
-draw, so that a seed means the same picture here and there. After this the generator stands where the
-steps' own noise begins.
+draw, so that a seed means the same picture here and there. After this the generator stands where
+the steps' own noise begins.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PictureEncoder(Protocol):
 class Kept:
     """What is put back after every step: the source where the mask is 0, noised to that step.
 
-    `x = mask * x + (1 - mask) * (keep_source * source + keep_noise * noise)` with the plan's `keep`.
+    `x = mask * x + (1 - mask) * (to_source * source + to_noise * noise)`, with the plan's `keep`.
     """
 
     mask: torch.Tensor  # [1, h, w], 1 = painted anew

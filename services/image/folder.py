@@ -1,4 +1,4 @@
-"""A diffusers folder on disk: which parts it has, that this service can run them, what they hash to.
+"""A diffusers folder on disk: its parts, that this service can run them, what they hash to.
 
 Refuses at load, by name, what would make other pictures than diffusers' own pipeline, and weights
 that are pickled: a pickle runs code when it is loaded. Knows nothing of what the weights mean.

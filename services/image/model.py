@@ -20,8 +20,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from services.image.autoencoder import Autoencoder
 from services.image.folder import ModelFolder, ModelFolderError, hash_files
-from services.image.modules import load_module, parameter_bytes, placed
 from services.image.lora import LoraOptions, merge_lora
+from services.image.modules import load_module, parameter_bytes, placed
 from services.image.schedulers.noise_schedule import NoiseSchedule
 from services.image.text_encoder import TextEncoder
 from services.image.types import Pixels

@@ -31,10 +31,11 @@ def spaced(
         return falling
     num_left_away = 0 if top is None else 1
     num_laid_out = num_steps + num_left_away
+    rising: Floats
     if spacing == "linspace":
-        rising: Floats = np.linspace(0.0, end - 1.0, num_laid_out)
+        rising = np.linspace(0.0, end - 1.0, num_laid_out, dtype=np.float64)
     else:
-        rising = np.arange(num_laid_out) * (end // num_laid_out) + float(offset)
+        rising = np.arange(num_laid_out, dtype=np.float64) * (end // num_laid_out) + offset
     return rising[num_left_away:][::-1].copy()
 
 
