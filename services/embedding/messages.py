@@ -11,10 +11,10 @@ import numpy as np
 from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding.config import PicturesConfig
+from services.embedding.cross_modal import Classified
 from services.embedding.encoder import Vectors
 from services.embedding.inputs import Input, Purpose, TextInput, TokenInput
 from services.embedding.pictures import Picture
-from services.embedding.service import Classified
 from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
 

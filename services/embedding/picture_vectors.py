@@ -8,27 +8,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.embedding.batcher import Job
+from services.embedding.config import PicturesConfig
+from services.embedding.encoder import PictureEncoder
 from services.embedding.metrics import RequestMetrics
 from services.embedding.pictures import Picture, PictureReader
 from services.embedding.preprocessing import Pixels
 from services.embedding.vectors import Cost, Embedded, VectorSource
+from services.runtime.errors import InvalidRequest
 
-__all__ = ["PictureVectors"]
+__all__ = ["PictureVectors", "required"]
 
 
 class PictureVectors:
-    """Of one model, for one event loop. `num_tokens`: what the model reads of a picture."""
+    """Of one model, for one event loop."""
 
     def __init__(
         self,
-        reader: PictureReader,
+        encoder: PictureEncoder,
+        config: PicturesConfig,
         source: VectorSource[Pixels],
-        num_tokens: int,
         metrics: RequestMetrics,
     ) -> None:
-        self.reader = reader
+        self.config = config
+        self.reader = PictureReader(encoder.preprocessing, config)
         self.source = source
-        self._num_tokens = num_tokens
+        self.logit_scale = encoder.logit_scale
+        self._num_tokens = encoder.num_tokens
         self._metrics = metrics
 
     async def embed(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
@@ -50,3 +55,14 @@ class PictureVectors:
             cached=found.cached,
             cost=Cost(0, 0, found.queue_s, found.compute_s),
         )
+
+
+def required(pictures: PictureVectors | None, model_name: str, field: str) -> PictureVectors:
+    """Raises `InvalidRequest` naming `field` where the model embeds texts alone."""
+    if pictures is None:
+        raise InvalidRequest(
+            f"{field}: {model_name!r} embeds texts alone; expected a model of texts and pictures "
+            "(CLIP)",
+            field=field,
+        )
+    return pictures

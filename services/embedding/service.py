@@ -1,7 +1,7 @@
-"""The work of the service: vectors of texts and pictures, and what follows from their cosines.
+"""The work of the service: vectors of texts and of pictures, and passages scored against a query.
 
-Puts together what reads the inputs, the cache, the batches and the models. Knows nothing of gRPC,
-protobuf or Ray.
+Puts together what reads the inputs, the cache, the batches and the models; what takes texts and
+pictures at once is in `cross_modal.py`. Knows nothing of gRPC, protobuf or Ray.
 """
 
 from __future__ import annotations
@@ -10,22 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from services.embedding.batcher import Batcher, Job
 from services.embedding.cache import EmbeddingCache, Vector, cache_prefix
 from services.embedding.config import EmbeddingConfig, PicturesConfig
 from services.embedding.cross_encoder import TokenizedPair
-from services.embedding.encoder import Encoder, PictureEncoder, Vectors, unit_length
+from services.embedding.cross_modal import CrossModal
+from services.embedding.encoder import Encoder, PictureEncoder, unit_length
 from services.embedding.inputs import Input, InputReader, Purpose, TextInput
-from services.embedding.labels import check_labels, ensemble, probabilities, prompts
 from services.embedding.loading import Models
 from services.embedding.metrics import BatchMetrics, CacheMetrics, RequestMetrics
-from services.embedding.picture_vectors import PictureVectors
-from services.embedding.pictures import Picture, PictureReader
+from services.embedding.picture_vectors import PictureVectors, required
+from services.embedding.pictures import Picture
 from services.embedding.preprocessing import Pixels
 from services.embedding.text_vectors import TextVectors
-from services.embedding.together import together
 from services.embedding.tokenization import TokenizedInput
 from services.embedding.vectors import Cost, Embedded, VectorSource
 from services.runtime import store
@@ -33,7 +31,7 @@ from services.runtime.errors import InvalidRequest
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.offload import offload_if_large
 
-__all__ = ["Classified", "Compared", "EmbeddingService", "Load", "Scored"]
+__all__ = ["EmbeddingService", "Load", "Scored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,23 +39,6 @@ class Scored:
     """One score for each passage, in the order of the passages."""
 
     scores: list[float]
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Classified:
-    """Of each picture and label; both `[num_pictures, num_labels]`."""
-
-    probabilities: npt.NDArray[np.float64]
-    cosines: Vectors
-    cost: Cost
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Compared:
-    """`[num_left, num_right]` cosines."""
-
-    cosines: Vectors
     cost: Cost
 
 
@@ -92,6 +73,7 @@ class EmbeddingService:
         self._texts = self._text_vectors()
         pictures = models.encoder.pictures
         self._pictures = None if pictures is None else self._picture_vectors(pictures)
+        self.cross_modal = CrossModal(config.model_name, self._texts, self._pictures)
         self._scoring: Batcher[TokenizedPair, float] = Batcher(
             self._score_batch,
             models.worker,
@@ -111,9 +93,7 @@ class EmbeddingService:
     @property
     def pictures_config(self) -> PicturesConfig | None:
         """None where the model embeds texts alone."""
-        if self.encoder.pictures is None:
-            return None
-        return self._config.pictures or PicturesConfig()
+        return None if self._pictures is None else self._pictures.config
 
     @property
     def healthy(self) -> bool:
@@ -130,59 +110,9 @@ class EmbeddingService:
 
     async def embed_pictures(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
         """As `embed`, for pictures."""
-        side = self._picture_side("images")
+        side = required(self._pictures, self._config.model_name, "images")
         side.reader.check_count(len(pictures), "images")
         return await side.embed(pictures, deadline_s)
-
-    async def classify(
-        self,
-        pictures: Sequence[Picture],
-        labels: Sequence[str],
-        templates: Sequence[str],
-        deadline_s: float,
-    ) -> Classified:
-        """How well each label fits each picture; without templates, by the application's own."""
-        side = self._picture_side("images")
-        side.reader.check_count(len(pictures), "images")
-        config = self.pictures_config
-        encoder = self.encoder.pictures
-        assert config is not None
-        assert encoder is not None
-        templates = templates or config.label_templates
-        check_labels(labels, templates, config)
-        texts = [TextInput(prompt) for prompt in prompts(labels, templates)]
-        fields = [f"labels[{place}]" for place in range(len(labels)) for _ in templates]
-        of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
-        label_vectors = ensemble(np.stack(of_texts.vectors), len(templates))
-        cosines: Vectors = unit_length(np.stack(of_pictures.vectors)) @ label_vectors.T
-        return Classified(
-            probabilities(cosines, encoder.logit_scale),
-            cosines,
-            of_texts.cost.beside(of_pictures.cost),
-        )
-
-    async def similarity(
-        self,
-        left: Sequence[TextInput | Picture],
-        right: Sequence[TextInput | Picture],
-        deadline_s: float,
-    ) -> Compared:
-        """Cosines of all on the left with all on the right."""
-        items = [*left, *right]
-        names = [f"left[{place}].text" for place in range(len(left))]
-        names += [f"right[{place}].text" for place in range(len(right))]
-        pictures = [item for item in items if isinstance(item, Picture)]
-        texts, fields = [], []
-        for item, name in zip(items, names, strict=True):
-            if isinstance(item, TextInput):
-                texts.append(item)
-                fields.append(name)
-        self._check_sides(left, right, len(texts), pictures)
-        of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
-        by_kind = {TextInput: iter(of_texts.vectors), Picture: iter(of_pictures.vectors)}
-        vectors = unit_length(np.stack([next(by_kind[type(item)]) for item in items]))
-        cosines = vectors[: len(left)] @ vectors[len(left) :].T
-        return Compared(np.clip(cosines, -1.0, 1.0), of_texts.cost.beside(of_pictures.cost))
 
     async def score_by_vectors(
         self, query: str, passages: Sequence[str], deadline_s: float
@@ -258,8 +188,7 @@ class EmbeddingService:
         return TextVectors(reader, VectorSource(batcher, self._cache), self._metrics)
 
     def _picture_vectors(self, encoder: PictureEncoder) -> PictureVectors:
-        config = self.pictures_config
-        assert config is not None
+        config = self._config.pictures or PicturesConfig()
         batcher: Batcher[Pixels, Vector] = Batcher(
             lambda batch: list(encoder.embed(batch)),
             self._models.worker,
@@ -267,9 +196,7 @@ class EmbeddingService:
             config.max_waiting_images,
             self._batch_metrics.of("image"),
         )
-        reader = PictureReader(encoder.preprocessing, config)
-        source = VectorSource(batcher, self._cache)
-        return PictureVectors(reader, source, encoder.num_tokens, self._metrics)
+        return PictureVectors(encoder, config, VectorSource(batcher, self._cache), self._metrics)
 
     def _connect(self, redis_url: str | None) -> EmbeddingCache | None:
         if redis_url is None or not self._config.cache.enabled:
@@ -282,56 +209,6 @@ class EmbeddingService:
             self._config.cache,
             self._cache_metrics,
         )
-
-    def _picture_side(self, field: str) -> PictureVectors:
-        if self._pictures is None:
-            raise InvalidRequest(
-                f"{field}: {self._config.model_name!r} embeds texts alone; expected a model of "
-                "texts and pictures (CLIP)",
-                field=field,
-            )
-        return self._pictures
-
-    async def _both(
-        self,
-        texts: Sequence[TextInput],
-        fields: Sequence[str],
-        pictures: Sequence[Picture],
-        deadline_s: float,
-    ) -> tuple[Embedded, Embedded]:
-        """Texts and pictures at the same time. Either may be empty."""
-        nothing = Embedded([], [], [], [], Cost(0, 0, 0.0, 0.0))
-        embedded = {"texts": nothing, "pictures": nothing}
-
-        async def embed_texts() -> None:
-            embedded["texts"] = await self._texts.embed(
-                texts, fields, Purpose.NONE, deadline_s, truncate=False
-            )
-
-        async def embed_pictures() -> None:
-            side = self._picture_side(pictures[0].field)
-            embedded["pictures"] = await side.embed(pictures, deadline_s)
-
-        work = [embed_texts()] if texts else []
-        work += [embed_pictures()] if pictures else []
-        await together(*work)
-        return embedded["texts"], embedded["pictures"]
-
-    def _check_sides(
-        self,
-        left: Sequence[object],
-        right: Sequence[object],
-        num_texts: int,
-        pictures: Sequence[Picture],
-    ) -> None:
-        for side, name in ((left, "left"), (right, "right")):
-            if not side:
-                raise InvalidRequest(f"{name}: expected at least one text or picture", field=name)
-        if num_texts:
-            self._texts.reader.check_count(num_texts, "left and right")
-        if pictures:
-            side_of_pictures = self._picture_side(pictures[0].field)
-            side_of_pictures.reader.check_count(len(pictures), "left and right")
 
     def _check_passages(self, passages: Sequence[str]) -> list[str]:
         """Names of the passages in errors."""

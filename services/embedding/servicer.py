@@ -84,7 +84,7 @@ class EmbeddingServicer:
         """How well each label fits each picture."""
         self._check_model(request.model)
         _check_top_n(request)
-        classified = await self._service.classify(
+        classified = await self._service.cross_modal.classify(
             messages.pictures(request.images, "images"),
             list(request.labels),
             list(request.templates),
@@ -103,7 +103,7 @@ class EmbeddingServicer:
     async def Similarity(self, request: pb.SimilarityRequest, call: Call) -> pb.SimilarityResponse:
         """Cosines between two lists of texts and pictures."""
         self._check_model(request.model)
-        compared = await self._service.similarity(
+        compared = await self._service.cross_modal.similarity(
             messages.similarity_inputs(request.left, "left"),
             messages.similarity_inputs(request.right, "right"),
             self._deadline_s(call),
