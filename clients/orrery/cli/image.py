@@ -39,7 +39,7 @@ from orrery.results import GeneratedImage, GeneratedImages
 __all__ = ["image"]
 
 _NS_PER_S = 1e9
-_SIZE = re.compile(r"(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?", re.ASCII)
 
 
 def image(

@@ -166,6 +166,7 @@ async def test_image_tells_its_times(images: RunningImageServer) -> None:
         (["--strength", "0.5"], "--edit"),
         (["--size", "big"], "--size"),
         (["--size", "64x"], "--size"),
+        (["--size", "9" * 5000], "--size"),
         (["-o", "nowhere/out.png"], "--output"),
         (["--set", "colour=1"], "colour"),
         (["--set", "width=1.5"], "width"),
