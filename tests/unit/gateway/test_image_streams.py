@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from orrery.v1 import image_pb2 as pb
 from services.gateway.config import GatewayConfig
-from services.runtime.errors import DeadlineExceeded, Overloaded
+from services.runtime.errors import DeadlineExceeded, DependencyDown, Overloaded
 from tests.fakes.gateway_server import RunningGateway
 from tests.fakes.image_gateway import image_gateway
 from tests.fakes.scripted_images import ScriptedEngine, ScriptedSettings
@@ -176,8 +178,6 @@ async def test_leaving_closes_the_call(open_scripted: OpenScripted, streamed: bo
 
 async def test_large_pictures_are_whole(open_scripted: OpenScripted) -> None:
     """Beside the event loop as on it."""
-    import os
-
     data = png()[:24] + os.urandom(300_000)
     image = pb.GeneratedImage(png=data, width=9, height=9, recipe=pb.ImageRecipe(scheduler=2))
     preview = answer(preview=pb.ImagePreview(png=data, step=1))
@@ -186,8 +186,6 @@ async def test_large_pictures_are_whole(open_scripted: OpenScripted) -> None:
         whole = (await client.post(URL, json={"prompt": "x"})).json()
         body = {"prompt": "x", "stream": True, "partial_images": 1}
         events = (await client.post(URL, json=body)).text.split("\n\n")
-    from base64 import b64decode
-
     assert b64decode(whole["data"][0]["b64_json"]) == data
     for block in events[:2]:
         assert b64decode(json.loads(block.split("data: ")[1])["b64_json"]) == data
@@ -207,8 +205,6 @@ async def test_gateway_without_an_image_service_says_so(open_scripted: OpenScrip
 
 
 async def test_silent_image_service_is_503(open_scripted: OpenScripted) -> None:
-    from services.runtime.errors import DependencyDown
-
     upstream = ScriptedUpstream({"GetImageModel": DependencyDown("gone")})
     async with open_scripted(upstream, CONFIG) as client:
         for body in ({"prompt": "x"}, {"prompt": "x", "model": "tiny"}):

@@ -131,11 +131,7 @@ def test_wrong_input_is_refused_by_its_place(
 ) -> None:
     response = embed(clip, given)
     assert fault(response) == (400, param, code), response.text
-    assert (
-        response.json()["error"]["message"].startswith(f"{param}: ")
-        or "unknown" in code
-        or ("missing" in code)
-    )
+    assert param in response.json()["error"]["message"]
 
 
 def test_options_of_texts_are_refused_where_there_are_only_pictures(clip: httpx.Client) -> None:
