@@ -27,6 +27,7 @@ def test_defaults_are_the_platforms_own() -> None:
         ({"default_timeout_s": 0}, "default_timeout_s"),
         ({"num_channels": "many"}, "num_channels"),
         ({"embedding_applications": ["e", "e"]}, "embedding_applications"),
+        ({"image_applications": ["i", "i"]}, "image_applications"),
         ({"retrieval_application": "two words"}, "retrieval_application"),
         ({"max_upload_bytes": 16 << 20}, "max_upload_bytes"),
     ],
@@ -39,10 +40,16 @@ def test_wrong_setting_is_refused_by_name(args: dict[str, Any], key: str) -> Non
 def test_one_application_cannot_be_of_two_kinds() -> None:
     with pytest.raises(ValueError, match="of one kind"):
         config_from_args(GatewayConfig, {"rag_application": "llama"}, "gateway")
+    with pytest.raises(ValueError, match="of one kind"):
+        config_from_args(GatewayConfig, {"image_applications": ["gpt"]}, "gateway")
 
 
 def test_all_applications_are_those_that_are_there() -> None:
-    args = {"embedding_applications": ["embedding"], "rag_application": "rag"}
+    args = {
+        "embedding_applications": ["embedding", "clip"],
+        "image_applications": ["diffusion"],
+        "rag_application": "rag",
+    }
     config = config_from_args(GatewayConfig, args, "gateway")
-    assert config.all_applications == ("llama", "gpt", "embedding", "rag")
+    assert config.all_applications == ("llama", "gpt", "embedding", "clip", "diffusion", "rag")
     assert config.retrieval_application == ""

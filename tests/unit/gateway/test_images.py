@@ -386,3 +386,20 @@ def test_bomb_is_refused_by_its_header(images: httpx.Client) -> None:
 def test_edit_as_json_is_refused(images: httpx.Client) -> None:
     response = images.post(EDITS, json={"prompt": PROMPT})
     assert fault(response) == (415, "content-type", "unsupported_media_type")
+
+
+# --- the documentation ------------------------------------------------------------------------
+
+
+def test_openapi_describes_pictures_in_all_forms(images: httpx.Client) -> None:
+    paths = images.get("/openapi.json").json()["paths"]
+    edits = paths[EDITS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(edits["required"]) == {"image", "prompt"}
+    assert set(edits["properties"]) == {"image", "mask", *ImageEditForm.model_fields}
+    classify = paths["/v1/images/classify"]["post"]["requestBody"]["content"]
+    assert set(classify) == {"application/json", "multipart/form-data"}
+    assert classify["multipart/form-data"]["schema"]["properties"]["image"]["type"] == "array"
+    for path in (GENERATIONS, EDITS):
+        answers = paths[path]["post"]["responses"]["200"]["content"]
+        assert set(answers) == {"application/json", "text/event-stream"}
+    assert "/v1/images/variations" not in paths
