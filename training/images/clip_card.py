@@ -31,7 +31,7 @@ words; it exists to demonstrate and test the platform.
 | Architecture | `CLIPModel`; pictures: {vision}; texts: {text} |
 | Vectors | {dimensions} dimensions, compared by cosine |
 | Pictures | {image_size}x{image_size}, patches of {patch}; others are scaled and cropped to it |
-| Texts | up to {max_tokens} tokens; every word of the grammar is one of them; any text is readable |
+| Texts | up to {max_tokens} tokens; a word of the grammar is one; any text can be read |
 | Weights | float32 safetensors, {size_mb:.1f} MB |
 | Training | {pictures:.2f}M pictures with two captions each, {minutes:.0f} minutes on \
 one core of a busy machine |

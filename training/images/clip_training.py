@@ -42,7 +42,7 @@ MODEL = Path(__file__).parents[2] / "models" / "orrery-clip"
 class Recipe:
     """What a run is made of, apart from the model and the data."""
 
-    steps: int = 3000
+    steps: int = 3200
     pictures_per_step: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

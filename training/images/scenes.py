@@ -32,6 +32,7 @@ NORMAL_RELATIONS = ("left of", "above")
 MIRRORED = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 _RADII = {"small": (6.75, 7.75), "large": (11.0, 13.0)}
+_SWAP_SHARE = 0.6  # of hard negatives of pairs; order is what is learned last
 _COUNT_CELLS = tuple((x, y) for y in (11.5, 32, 52.5) for x in (11.5, 32, 52.5))
 
 
@@ -217,21 +218,32 @@ def _radius(looks: tuple[str, str, str], rng: random.Random) -> float:
 
 
 def _alter_once(scene: Scene, rng: random.Random) -> Scene:
-    looks = tuple((thing.shape, thing.colour, thing.size) for thing in scene.objects)
-    changes = ["shape", "colour", "background", "place", "place"]
+    if scene.kind == "pair" and rng.random() < _SWAP_SHARE:
+        return _placed_anew(scene, str(scene.relation), rng, swapped=True)
+    changes = ["shape", "colour", "background", "place"]
     change = rng.choice(changes + (["size"] if scene.kind != "count" else []))
     if change == "background":
         return replace(scene, background=rng.choice(BACKGROUNDS))
     if change != "place":
         return _with_look(scene, change, rng)
-    if scene.kind == "single":
-        position = rng.choice(POSITIONS)
-        return replace(scene, objects=(_at_position(looks[0], position, rng),), position=position)
+    if scene.kind == "pair":
+        return _placed_anew(scene, rng.choice(NORMAL_RELATIONS), rng, swapped=False)
+    looks = _looks(scene.objects[0])
     if scene.kind == "count":
-        return replace(scene, objects=_group(looks[0], rng.choice(COUNTS), rng))
-    relation = rng.choice(NORMAL_RELATIONS)
-    order = looks[::-1] if rng.random() < 0.7 else looks
+        return replace(scene, objects=_group(looks, rng.choice(COUNTS), rng))
+    position = rng.choice(POSITIONS)
+    return replace(scene, objects=(_at_position(looks, position, rng),), position=position)
+
+
+def _placed_anew(scene: Scene, relation: str, rng: random.Random, *, swapped: bool) -> Scene:
+    """A pair in `relation`, its objects the other way round if `swapped`."""
+    looks = tuple(map(_looks, scene.objects))
+    order = looks[::-1] if swapped else looks
     return replace(scene, objects=_in_relation(order, relation, rng), relation=relation)
+
+
+def _looks(thing: SceneObject) -> tuple[str, str, str]:
+    return (thing.shape, thing.colour, thing.size)
 
 
 def _with_look(scene: Scene, change: str, rng: random.Random) -> Scene:
