@@ -20,9 +20,6 @@ from services.image.types import Pixels
 __all__ = ["Provenance", "encode_png", "encode_small_png"]
 
 SOFTWARE = "Orrery"
-# zlib's fastest: of pictures made of noise, the larger levels spare a few percent for thrice the
-# time.
-_COMPRESS_LEVEL = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ def encode_small_png(pixels: Pixels, max_side: int) -> bytes:
 
 def _encode(image: Image.Image, info: PngInfo | None) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, compress_level=_COMPRESS_LEVEL)
+    image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
 
 

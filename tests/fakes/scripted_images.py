@@ -71,15 +71,14 @@ def picture_of(request: PictureRequest) -> Pixels:
 
 
 class ScriptedEngine:
-    """A `services.image.service.Engine`. `holds` are the pictures that were let in and not yet
-    ended; `requests` all that ever were.
-    """
+    """A `services.image.service.Engine`. `requests` are all that were ever let in."""
 
     def __init__(self, settings: ScriptedSettings | None = None) -> None:
         self.settings = settings or ScriptedSettings()
         self.healthy = True
         self.fails_on: str | None = None  # a prompt with this text fails at its second step
         self.requests: list[PictureRequest] = []
+        self.started = asyncio.Event()  # a picture is at its first step
         self._slots = asyncio.Semaphore(self.settings.max_running)
         self._num_waiting = 0
         self._num_running = 0
@@ -90,6 +89,7 @@ class ScriptedEngine:
 
     @property
     def holds(self) -> int:
+        """Pictures that were let in and have not ended."""
         return self._num_waiting + self._num_running + self._num_decoding
 
     def load(self) -> EngineLoad:
@@ -159,6 +159,7 @@ class ScriptedEngine:
             self._slots.release()
 
     async def _step(self, request: PictureRequest, step: int, deadline_s: float | None) -> None:
+        self.started.set()
         await asyncio.sleep(self.settings.step_s)
         if deadline_s is not None and time.monotonic() > deadline_s:
             raise DeadlineExceeded(f"the time was up after step {step - 1}", stage="denoise")
