@@ -10,7 +10,6 @@ from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPProcessor,
     CLIPTextConfig,
     CLIPTokenizer,
     CLIPVisionConfig,
@@ -103,4 +102,5 @@ def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write the Hugging Face folder: weights (float32), tokenizer, image processor."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    CLIPProcessor(image_processor=image_processor(), tokenizer=tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    image_processor().save_pretrained(folder)
