@@ -87,7 +87,7 @@ def png(image: Image.Image) -> bytes:
 
 
 def picture() -> bytes:
-    return png(Image.new("RGB", (64, 64), "green"))
+    return png(Image.new("RGB", (64, 64), "white"))
 
 
 def left_half() -> bytes:
@@ -178,7 +178,7 @@ def test_stream_that_is_closed_leaves_nothing_behind(client: openai.OpenAI) -> N
 
 def test_edit_keeps_what_the_mask_keeps(client: openai.OpenAI) -> None:
     answer = client.images.edit(
-        image=("green.png", picture()),
+        image=("white.png", picture()),
         mask=("mask.png", left_half()),
         prompt=PROMPT,
         extra_body=few_steps(seed=5, strength=1.0),
@@ -187,7 +187,7 @@ def test_edit_keeps_what_the_mask_keeps(client: openai.OpenAI) -> None:
     edited = opened(answer.data[0].b64_json)
     assert edited.size == (64, 64)
     kept: Any = edited.getpixel((60, 32))
-    assert max(abs(a - b) for a, b in zip(kept, (0, 128, 0), strict=True)) <= 48
+    assert min(kept) >= 200  # a model's autoencoder does not give back every shade
     assert answer.data[0].to_dict()["seed"] == 5
 
 
