@@ -50,8 +50,6 @@ def plan_ddim(schedule: NoiseSchedule, sampling: Sampling, strength: float | Non
         columns["x0_from_output"] = -np.sqrt(1 - a)
         columns["from_output"] = direction * np.sqrt(a)
         columns["from_x"] = direction * np.sqrt(1 - a)
-    if options.clip_sample:
-        columns["x0_limit"] = np.full(len(a), options.clip_sample_range)
     levels = np.append(a, 1.0)
     return plan_of(
         columns,

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,9 +29,14 @@ Floats32: TypeAlias = npt.NDArray[np.float32]
 _LEAST_SIGNAL = 2.0**-24
 _MAX_BETA = 0.999  # of the cosine schedule
 
+# What Stable Diffusion's pipelines set, whatever the file says: latents are not pixels, which alone
+# end at one, and the first timestep is skipped.
+_SET_BY_PIPELINES: Mapping[str, Any] = MappingProxyType({"clip_sample": False, "steps_offset": 1})
+
 # Options of other samplers, without a meaning for ours.
 _INERT = frozenset(
     {
+        "clip_sample_range",
         "disable_corrector",
         "dynamic_thresholding_ratio",
         "flow_shift",
@@ -64,8 +70,7 @@ class ScheduleOptions(BaseModel):
     timestep_spacing: Literal["leading", "linspace", "trailing"] | None = None
     steps_offset: int = Field(default=0, ge=0)
     # DDIM
-    clip_sample: bool = True
-    clip_sample_range: float = Field(default=1.0, gt=0)
+    clip_sample: Literal[False] = False
     set_alpha_to_one: bool = True
     thresholding: Literal[False] = False
     # Euler and DPM-Solver++
@@ -105,9 +110,9 @@ class NoiseSchedule:
 
     @classmethod
     def from_file(cls, path: Path) -> NoiseSchedule:
-        """Raises `ValueError` naming the file and the option that cannot be served."""
+        """Of a pipeline's folder. Raises `ValueError` naming the file and the option."""
         try:
-            return cls.from_config(json.loads(path.read_text()))
+            return cls.from_config({**json.loads(path.read_text()), **_SET_BY_PIPELINES})
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -33,7 +33,6 @@ class StepColumns(NamedTuple):
     input_scale: torch.Tensor
     x0_from_x: torch.Tensor
     x0_from_output: torch.Tensor
-    x0_limit: torch.Tensor  # inf: none
     from_x: torch.Tensor
     from_output: torch.Tensor
     from_x0: torch.Tensor
@@ -52,7 +51,7 @@ class StartScales(NamedTuple):
 class StepPlan:
     """One picture's way from noise, `S` steps. Tensors are float32 on the CPU."""
 
-    table: torch.Tensor  # [S, 10], columns in the order of `StepColumns`
+    table: torch.Tensor  # [S, 9], columns in the order of `StepColumns`
     keep: torch.Tensor  # [S, 2], scales of source and noise where a source is kept, after a step
     start: StartScales  # where the picture begins from a source
     initial_noise_scale: float  # where it begins from noise
@@ -65,8 +64,7 @@ class StepPlan:
 
 def estimate_x0(columns: StepColumns, x: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """The picture without noise as the model's output has it, `[n, C, h, w]`."""
-    x0 = columns.x0_from_x * x + columns.x0_from_output * output
-    return x0.clamp(-columns.x0_limit, columns.x0_limit)
+    return columns.x0_from_x * x + columns.x0_from_output * output
 
 
 def advance(
@@ -96,14 +94,14 @@ def plan_of(
 ) -> StepPlan:
     """Puts a sampler's numbers into a plan that begins at step `first` of them.
 
-    `columns`: float64 `[all steps]` by name; those left out are 0, `input_scale` 1, `x0_limit` inf.
+    `columns`: float64 `[all steps]` by name; those left out are 0, `input_scale` is 1.
     `keep_source`, `keep_noise`: `[all steps + 1]`, the scales at each step's noise level and after
     the last. Raises `ValueError` where a number is not finite: so many steps cannot be taken.
     """
     num_steps = len(keep_source) - 1
     if first >= num_steps:
         raise ValueError(f"strength: of {num_steps} steps none is left")
-    defaults = {"input_scale": 1.0, "x0_limit": np.inf}
+    defaults = {"input_scale": 1.0}
     table = np.stack(
         [
             np.broadcast_to(columns.get(name, defaults.get(name, 0.0)), num_steps)
@@ -111,7 +109,7 @@ def plan_of(
         ],
         axis=1,
     )[first:]
-    if np.isnan(table).any() or np.isinf(np.delete(table, _X0_LIMIT, axis=1)).any():
+    if not np.isfinite(table).all():
         raise ValueError(f"num_steps: the noise schedule cannot be taken in {num_steps} steps")
     return StepPlan(
         table=torch.from_numpy(table.astype(np.float32)),
@@ -120,6 +118,3 @@ def plan_of(
         initial_noise_scale=initial_noise_scale,
         draws_noise=draws_noise,
     )
-
-
-_X0_LIMIT = StepColumns._fields.index("x0_limit")

@@ -56,7 +56,6 @@ def toy_picture(
     generator = torch.Generator().manual_seed(seed)
     shape = (CHANNELS, *size)
     table = torch.rand(num_steps, len(StepColumns._fields), generator=generator) - 0.3
-    table[:, StepColumns._fields.index("x0_limit")] = float("inf")
     context = torch.rand(CONTEXT, generator=generator)
     if fault is not None:
         context[0, 0] = fault
