@@ -102,5 +102,6 @@ def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
     """Write the Hugging Face folder: weights (float32), tokenizer, image processor."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # the writer makes it private
     tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)
