@@ -1,6 +1,7 @@
-"""Batches for the contrastive training: pictures, two captions each, and which are true of which.
+"""Batches for training CLIP: pictures, two captions each, which are true of which, and the facts.
 
-Half of the pictures of a batch are hard negatives: the other half's with one thing changed.
+Half of the pictures of a batch are hard negatives: the other half's with one thing changed. Facts
+are rows of small integers, one per slot of `SLOT_SIZES`, `UNSAID` where there is nothing to say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from training.images.drawing import draw_many
 from training.images.scenes import (
     BACKGROUNDS,
     COLOURS,
+    COUNTS,
     KINDS,
     NORMAL_RELATIONS,
     POSITIONS,
@@ -35,18 +37,28 @@ CAPTION_TOKENS = 24  # the longest caption of the grammar has 22, with both ends
 FULL_SHARE = 0.25
 KIND_WEIGHTS = (0.3, 0.55, 0.15)  # most pairs: they are what is learned last
 UNSAID = -1
+_NUMBERS = (1, *COUNTS)
+SLOT_SIZES = (
+    *(len(KINDS), len(_NUMBERS)),
+    *(len(COLOURS), len(SHAPES), len(SIZES)) * 2,
+    *(len(POSITIONS), len(NORMAL_RELATIONS), len(BACKGROUNDS)),
+)
 
 
 @dataclass(frozen=True)
 class Batch:
     """Pictures, twice as many captions (caption i is of picture i % N), and the truth.
 
-    Shapes: pictures uint8 [N, 64, 64, 3]; token_ids int64 [2N, CAPTION_TOKENS]; truth bool [2N, N].
+    Shapes: pictures uint8 [N, 64, 64, 3]; token_ids int64 [2N, CAPTION_TOKENS]; truth bool
+    [2N, N]; said int64 [2N, slots], what each caption says; shown int64 [N, slots], what each
+    picture shows.
     """
 
     pictures: npt.NDArray[np.uint8]
     token_ids: npt.NDArray[np.int64]
     truth: npt.NDArray[np.bool_]
+    said: npt.NDArray[np.int64]
+    shown: npt.NDArray[np.int64]
 
 
 def batches(
@@ -72,7 +84,14 @@ def draw_batch(tokenizer: CLIPTokenizer, num_pictures: int, rng: random.Random) 
         pictures=draw_many(scenes),
         token_ids=encode([phrase(facts, rng) for facts in said], tokenizer),
         truth=truth_matrix(said, scenes),
+        said=slots([_ordered(facts) for facts in said]),
+        shown=slots([facts_of(scene) for scene in scenes]),
     )
+
+
+def slots(facts: Sequence[Facts]) -> npt.NDArray[np.int64]:
+    """[len(facts), slots]: equal where the facts are."""
+    return np.array([_code(one) for one in facts])
 
 
 def encode(texts: Sequence[str], tokenizer: CLIPTokenizer) -> npt.NDArray[np.int64]:
@@ -85,13 +104,12 @@ def encode(texts: Sequence[str], tokenizer: CLIPTokenizer) -> npt.NDArray[np.int
 
 def truth_matrix(captions: Sequence[Facts], scenes: Sequence[Scene]) -> npt.NDArray[np.bool_]:
     """`describes` for every caption and scene at once: [len(captions), len(scenes)]."""
-    said = np.array([_code(facts) for facts in captions])
-    mirrored = np.array([_code(_mirrored(facts)) for facts in captions])
-    truth = np.array([_code(facts_of(scene)) for scene in scenes])
+    said, mirrored = slots(captions), slots([_mirrored(facts) for facts in captions])
+    truth = slots([facts_of(scene) for scene in scenes])
     return _agrees(said, truth) | _agrees(mirrored, truth)
 
 
-def _agrees(said: npt.NDArray[np.int8], truth: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+def _agrees(said: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     matches = (said[:, None] == truth[None]) | (said[:, None] == UNSAID)
     return np.asarray(matches.all(axis=-1))
 
@@ -103,10 +121,16 @@ def _mirrored(facts: Facts) -> Facts:
     return Facts(objects=facts.objects[::-1], background=facts.background)
 
 
+def _ordered(facts: Facts) -> Facts:
+    """Without the objects of a pair whose order is not said: no slot is theirs."""
+    if facts.kind != "pair" or facts.relation is not None:
+        return facts
+    return Facts(objects=(ObjectFacts(), ObjectFacts()), background=facts.background)
+
+
 def _code(facts: Facts) -> list[int]:
-    """A row of small integers that is equal to another where the facts are."""
     second = facts.objects[1] if facts.kind == "pair" else ObjectFacts()
-    row = [KINDS.index(facts.kind), facts.count]
+    row = [KINDS.index(facts.kind), _NUMBERS.index(facts.count)]
     for thing in (facts.objects[0], second):
         row += [_place(thing.colour, COLOURS), _place(thing.shape, SHAPES)]
         row.append(_place(thing.size, SIZES))

@@ -1,11 +1,11 @@
-"""`orrery-clip`: the configuration, the loss, and the Hugging Face folder."""
+"""`orrery-clip`: the configuration, the losses, and the Hugging Face folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -15,6 +15,7 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from training.images.clip_data import SLOT_SIZES, UNSAID
 from training.images.clip_tokenizer import MAX_TOKENS
 from training.images.scenes import PICTURE_SIZE
 
@@ -26,6 +27,7 @@ PATCH = 8
 PROJECTION = 128
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
+_READER_SCALE = 10.0  # vectors are of length 1
 MAX_LOGIT_SCALE = 4.6052  # e to this is 100, as in the CLIP paper
 
 
@@ -96,6 +98,28 @@ def contrastive_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     against_pictures = torch.logaddexp(own, wrong.logsumexp(dim=1)) - own
     against_captions = torch.logaddexp(own, wrong.logsumexp(dim=0)[row % num_pictures]) - own
     return (against_pictures.mean() + against_captions.mean()) / 2
+
+
+class FactReader(torch.nn.Module):
+    """Reads the facts off a vector, the same way for pictures and texts; for training alone.
+
+    The contrastive loss by itself is at a standstill where neither side tells the order of two
+    objects: each has to before it pays for the other. Reading the facts pays for each alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(PROJECTION, sum(SLOT_SIZES))
+
+    def loss(self, vectors: torch.Tensor, facts: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy over slots; `vectors` [N, PROJECTION], `facts` int64 [N, slots]."""
+        logits = self.head(_READER_SCALE * vectors).float().split(SLOT_SIZES, dim=1)
+        losses = [
+            cross_entropy(part, wanted, ignore_index=UNSAID, reduction="sum")
+            / (wanted != UNSAID).sum().clamp(min=1)
+            for part, wanted in zip(logits, facts.unbind(1), strict=True)
+        ]
+        return torch.stack(losses).mean()
 
 
 def save_clip(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:

@@ -24,6 +24,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from training.images.clip_data import Batch, batches, encode
 from training.images.clip_model import (
     MAX_LOGIT_SCALE,
+    FactReader,
     build_clip,
     contrastive_loss,
     image_vectors,
@@ -42,10 +43,11 @@ MODEL = Path(__file__).parents[2] / "models" / "orrery-clip"
 class Recipe:
     """What a run is made of, apart from the model and the data."""
 
-    steps: int = 3200
+    steps: int = 2600
     pictures_per_step: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
+    reading_weight: float = 1.0
     warmup_steps: int = 100
     validate_every: int = 250
     checkpoint_every: int = 100
@@ -90,7 +92,8 @@ class Trainer:
         self.tokenizer = build_tokenizer()
         self.model = build_clip(self.tokenizer)
         self.model.set_attn_implementation("eager")  # faster backwards in bfloat16 on a CPU
-        self.optimizers = _optimizers(self.model, recipe)
+        self.reader = FactReader()
+        self.optimizers = _optimizers(self.model, self.reader, recipe)
         self.progress = Progress()
         self._loss = torch.compile(self._plain_loss) if compile_model else self._plain_loss
         self._resume()
@@ -126,6 +129,7 @@ class Trainer:
         """Write the whole state, so that an interrupted run goes on where it was."""
         state = {
             "model": self.model.state_dict(),
+            "reader": self.reader.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "progress": asdict(self.progress),
         }
@@ -139,24 +143,33 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
+        self.reader.load_state_dict(state["reader"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
 
     def _plain_loss(
-        self, pictures: torch.Tensor, token_ids: torch.Tensor, truth: torch.Tensor
+        self,
+        pictures: torch.Tensor,
+        token_ids: torch.Tensor,
+        truth: torch.Tensor,
+        said: torch.Tensor,
+        shown: torch.Tensor,
     ) -> torch.Tensor:
+        """The losses of a batch; arguments as the fields of `Batch`."""
         texts = text_vectors(self.model, token_ids)
         images = image_vectors(self.model, to_pixel_values(pictures))
         scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-        return contrastive_loss(scale * (texts @ images.T).float(), truth)
+        reading = self.reader.loss(texts, said) + self.reader.loss(images, shown)
+        contrast = contrastive_loss(scale * (texts @ images.T).float(), truth)
+        return contrast + self.recipe.reading_weight * reading
 
     def _step(self, batch: Batch) -> float:
         rate = self.recipe.learning_rate * self._rate_factor()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        arrays = (batch.pictures, batch.token_ids, batch.truth)
+        arrays = (batch.pictures, batch.token_ids, batch.truth, batch.said, batch.shown)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = self._loss(*map(torch.from_numpy, arrays))
         loss.backward()
@@ -191,12 +204,15 @@ class Trainer:
         tqdm.write(json.dumps({key: round(value, 3) for key, value in figures.items()}))
 
 
-def _optimizers(model: CLIPModel, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(
+    model: CLIPModel, reader: FactReader, recipe: Recipe
+) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases."""
     inner = {name for name, weight in model.named_parameters() if weight.ndim == 2}
     inner = {name for name in inner if ".layers." in name or "_projection" in name}
     matrices = [weight for name, weight in model.named_parameters() if name in inner]
     others = [weight for name, weight in model.named_parameters() if name not in inner]
+    others += reader.parameters()
     muon = torch.optim.Muon(
         matrices,
         lr=recipe.learning_rate,
