@@ -82,7 +82,7 @@ def _print(console: Console, i: int, hit: Hit, full: bool) -> None:
     head = Text(f"{i}. ", style="bold") + Text(printable(where), style="bold")
     console.print(head + Text(f"  {_scores(hit)}", style="dim"), soft_wrap=True)
     headings = " > ".join(chunk.title_path) or chunk.document_title
-    if headings:
+    if headings and headings != chunk.document_id:
         console.print(Text(printable(headings), style="italic"))
     if chunk.media_type.startswith(_PICTURE):
         console.print(Text(printable(_about_picture(chunk))))

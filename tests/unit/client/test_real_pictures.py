@@ -13,7 +13,9 @@ import pytest_asyncio
 from PIL import Image
 
 import orrery
+from services.retrieval.config import RetrievalConfig
 from tests.fakes.clip_server import MODEL_NAME, clip_servicer
+from tests.fakes.random_clip import random_clip_folder
 from tests.fakes.redis_server import RedisServer, redis_server
 from tests.fakes.retrieval_server import RunningRetrieval, retrieval_server
 from tests.unit.client.command import orrery as command
@@ -30,9 +32,14 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 @pytest_asyncio.fixture
 async def service(redis: RedisServer, tmp_path: Path) -> AsyncIterator[RunningRetrieval]:
     """Retrieval and CLIP on one port."""
+    folder = random_clip_folder(tmp_path / "clip")
+    config = RetrievalConfig(
+        embedding_applications={"clip": str(folder)}, default_embedding_application="none"
+    )
+    data = tmp_path / "data"
     async with (
-        clip_servicer() as clip,
-        retrieval_server(redis.url, tmp_path / "data", embedding=clip.servicer) as running,
+        clip_servicer(folder) as clip,
+        retrieval_server(redis.url, data, config, embedding=clip.servicer) as running,
     ):
         yield running
 
