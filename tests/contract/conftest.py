@@ -134,5 +134,5 @@ async def served_images(request: pytest.FixtureRequest) -> AsyncIterator[ServedI
         context = image_served.reached(target, target, routed=True)
     async with context as application:
         yield application
-        load = await application.wait_until_idle(limit_s=10.0)
+        load = await application.wait_until_idle(limit_s=60.0)
         assert image_served.is_idle(load), f"something is still held: {load}"

@@ -21,9 +21,6 @@ from orrery.v1 import image_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from orrery.v1.image_pb2_grpc import ImageServiceStub
 from services.image.config import BatchingConfig, ImageConfig, RequestLimitsConfig
-from tests.fakes.clip_server import clip_server_in_thread
-from tests.fakes.image_server import image_server_in_thread
-from tests.fakes.random_diffusion import random_diffusion_folder
 
 APPLICATION = "diffusion"
 RANKING_APPLICATION = "clip"
@@ -171,6 +168,11 @@ class InThisProcess:
 @contextmanager
 def in_this_process(folder: Path) -> Iterator[InThisProcess]:
     """The real service and engine over a tiny model, beside the real CLIP service over another."""
+    # Two libraries of models: not for tests of other services that share the fixtures' file.
+    from tests.fakes.clip_server import clip_server_in_thread
+    from tests.fakes.image_server import image_server_in_thread
+    from tests.fakes.random_diffusion import random_diffusion_folder
+
     random_diffusion_folder(folder / "diffusion")
     with (
         clip_server_in_thread() as clip,

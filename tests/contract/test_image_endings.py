@@ -35,7 +35,7 @@ async def test_grpc_deadline_is_deadline_exceeded(served_images: ServedImages) -
         async for _ in call:
             pass
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert is_idle(await served_images.wait_until_idle(limit_s=5.0))
+    assert is_idle(await served_images.wait_until_idle(limit_s=60.0))
 
 
 async def test_deadline_by_header_is_the_servers_own_word_and_names_the_stage(
@@ -59,7 +59,7 @@ async def test_cancel_at_any_step_gives_everything_back(served_images: ServedIma
             if message.HasField("progress") and message.progress.step >= after:
                 break
         call.cancel()
-        assert is_idle(await served_images.wait_until_idle(limit_s=5.0)), f"step {after}"
+        assert is_idle(await served_images.wait_until_idle(limit_s=60.0)), f"step {after}"
 
 
 async def test_cancelled_edit_gives_everything_back(served_images: ServedImages) -> None:
@@ -72,7 +72,7 @@ async def test_cancelled_edit_gives_everything_back(served_images: ServedImages)
     call = served_images.stub.Edit(request, metadata=served_images.metadata)
     await anext(aiter(call))
     call.cancel()
-    assert is_idle(await served_images.wait_until_idle(limit_s=5.0))
+    assert is_idle(await served_images.wait_until_idle(limit_s=60.0))
 
 
 async def test_many_calls_cut_at_random_leave_nothing_behind(served_images: ServedImages) -> None:
@@ -83,7 +83,7 @@ async def test_many_calls_cut_at_random_leave_nothing_behind(served_images: Serv
         for number in range(30)
     ]
     await asyncio.gather(*cuts)
-    load = await served_images.wait_until_idle(limit_s=10.0)
+    load = await served_images.wait_until_idle(limit_s=60.0)
     assert is_idle(load), load
     messages = await served_images.generate()
     assert steps_of(messages) == [0, 1, 2, 3]

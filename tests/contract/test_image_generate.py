@@ -237,9 +237,9 @@ async def test_model_tells_what_may_be_asked(served_images: ServedImages) -> Non
 
 
 async def test_load_counts_what_was_done(served_images: ServedImages) -> None:
-    before = await served_images.wait_until_idle(limit_s=10.0)
+    before = await served_images.wait_until_idle(limit_s=60.0)
     await served_images.generate(n=2, num_steps=3)
-    after = await served_images.wait_until_idle(limit_s=10.0)
+    after = await served_images.wait_until_idle(limit_s=60.0)
     assert after.num_images_done - before.num_images_done == 2
     assert after.num_steps_done - before.num_steps_done == 6
     assert after.max_running_images >= 1
