@@ -7,7 +7,7 @@ all labels of their attribute; the vector of a label is the mean over its prompt
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from training.images.captions import (
     NOUNS,
@@ -57,17 +57,22 @@ class Encoder(Protocol):
 
 
 class FolderEncoder:
-    """A CLIP folder, used as everybody uses it: transformers' CLIPModel and CLIPProcessor."""
+    """A CLIP folder, used as everybody uses it: by transformers."""
 
     def __init__(self, folder: Path) -> None:
         self.model = CLIPModel.from_pretrained(folder).eval()
-        self.processor = CLIPProcessor.from_pretrained(folder, backend="pil")
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+        self.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Vectors:
         """See `Encoder`."""
-        encoded = self.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
-        return text_vectors(self.model, encoded["input_ids"]).numpy()
+        parts = []
+        for start in range(0, len(texts), _BATCH):
+            some = list(texts[start : start + _BATCH])
+            encoded = self.tokenizer(some, padding=True, return_tensors="pt")
+            parts.append(text_vectors(self.model, encoded["input_ids"]).numpy())
+        return np.concatenate(parts)
 
     @torch.inference_mode()
     def pictures(self, pictures: npt.NDArray[np.uint8]) -> Vectors:
@@ -75,7 +80,7 @@ class FolderEncoder:
         parts = []
         for start in range(0, len(pictures), _BATCH):
             images = [Image.fromarray(picture) for picture in pictures[start : start + _BATCH]]
-            inputs = self.processor.image_processor(images, return_tensors="pt")
+            inputs = self.image_processor(images, return_tensors="pt")
             parts.append(image_vectors(self.model, inputs["pixel_values"]).numpy())
         return np.concatenate(parts)
 
@@ -144,7 +149,7 @@ def _zero_shot(
     prompts: dict[str, list[str]],
     answers: Sequence[str],
 ) -> Share:
-    scores = pictures @ _label_vectors(encoder, prompts).T
+    scores = pictures @ _label_vectors(encoder, prompts.values()).T
     labels, best = list(prompts), scores.argmax(axis=1)
     right = sum(labels[index] == answer for index, answer in zip(best, answers, strict=True))
     title = f"{name} of a single object, zero-shot among {len(labels)}"
@@ -158,14 +163,19 @@ def _own_labels(
     prompts_of: Callable[[Scene], tuple[dict[str, list[str]], str]],
 ) -> Share:
     """Zero-shot accuracy where every picture has labels of its own, as many as the others."""
-    pictures = encoder.pictures(draw_many(scenes))
+    asked = [prompts_of(scene) for scene in scenes]
+    every = {
+        (index, label): texts
+        for index, (prompts, _) in enumerate(asked)
+        for label, texts in prompts.items()
+    }
+    vectors = dict(zip(every, _label_vectors(encoder, every.values()), strict=True))
     right = 0
-    labels: dict[str, list[str]] = {}
-    for picture, scene in zip(pictures, scenes, strict=True):
-        labels, answer = prompts_of(scene)
-        scores = _label_vectors(encoder, labels) @ picture
-        right += list(labels)[int(scores.argmax())] == answer
-    return Share(f"{name}, zero-shot among {len(labels)}", right, len(scenes))
+    for index, picture in enumerate(encoder.pictures(draw_many(scenes))):
+        prompts, answer = asked[index]
+        scores = {label: float(vectors[index, label] @ picture) for label in prompts}
+        right += max(scores, key=lambda label: scores[label]) == answer
+    return Share(f"{name}, zero-shot among {len(asked[0][0])}", right, len(scenes))
 
 
 def _relations(scene: Scene) -> tuple[dict[str, list[str]], str]:
@@ -189,10 +199,10 @@ def _counts(scene: Scene) -> tuple[dict[str, list[str]], str]:
     return labels, str(len(scene.objects))
 
 
-def _label_vectors(encoder: Encoder, prompts: dict[str, list[str]]) -> Vectors:
+def _label_vectors(encoder: Encoder, prompts: Collection[list[str]]) -> Vectors:
     """Unit vectors [labels, dimensions]: the mean over each label's prompts."""
-    flat = encoder.texts([text for texts in prompts.values() for text in texts])
-    ends = np.cumsum([len(texts) for texts in prompts.values()])[:-1]
+    flat = encoder.texts([text for texts in prompts for text in texts])
+    ends = np.cumsum([len(texts) for texts in prompts])[:-1]
     means = np.stack([part.mean(axis=0) for part in np.split(flat, ends)])
     return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True))
 

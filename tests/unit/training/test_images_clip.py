@@ -18,8 +18,17 @@ from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
 from training.images import clip_card, eval_images
 from training.images.captions import caption, few_facts, some_facts, vague_caption, words
-from training.images.clip_data import CAPTION_TOKENS, batches, draw_batch, truth_matrix
+from training.images.clip_data import (
+    CAPTION_TOKENS,
+    SLOT_SIZES,
+    UNSAID,
+    batches,
+    draw_batch,
+    slots,
+    truth_matrix,
+)
 from training.images.clip_model import (
+    FactReader,
     build_clip,
     contrastive_loss,
     image_processor,
@@ -33,9 +42,13 @@ from training.images.drawing import COLOUR_VALUES, draw_many
 from training.images.eval_clip import FolderEncoder, Vectors, colour_prompts, evaluate
 from training.images.scenes import (
     COLOURS,
+    KINDS,
+    Facts,
+    ObjectFacts,
     alter,
     describes,
     draw_scene,
+    facts_of,
     held_out_scenes,
 )
 from training.shares import Share
@@ -123,6 +136,42 @@ def test_loss_leaves_other_true_pictures_out_of_account() -> None:
     first = contrastive_loss(logits, truth)
     logits[0, 1] += 5
     torch.testing.assert_close(contrastive_loss(logits, truth), first)
+
+
+def test_slots_are_equal_where_facts_are_and_unsaid_where_nothing_is() -> None:
+    rng = random.Random(4)
+    scenes = [draw_scene(rng, held_out=False) for _ in range(60)]
+    rows = slots([facts_of(scene) for scene in scenes])
+    assert rows.shape == (60, len(SLOT_SIZES))
+    assert (rows < np.array(SLOT_SIZES)).all()
+    for one, first in zip(rows, scenes, strict=True):
+        for other, second in zip(rows, scenes, strict=True):
+            assert (one == other).all() == (facts_of(first) == facts_of(second))
+    vague = slots([Facts((ObjectFacts(colour="red"),))])[0]
+    assert (vague != UNSAID).sum() == 3  # that it is a single object, one in number, and red
+
+
+def test_a_caption_that_leaves_the_order_open_is_not_asked_for_it() -> None:
+    batch = draw_batch(build_tokenizer(), 128, random.Random(5))
+    kind, relation, colours = batch.said[:, 0], batch.said[:, 9], batch.said[:, [2, 5]]
+    is_open = (kind == KINDS.index("pair")) & (relation == UNSAID)
+    assert is_open.any()
+    assert (colours[is_open] == UNSAID).all()
+    shown = np.tile(batch.shown, (2, 1))
+    told = batch.said != UNSAID
+    assert (batch.said[told] == shown[told]).all()
+
+
+def test_reader_pays_for_what_is_said_alone() -> None:
+    torch.manual_seed(2)
+    reader, vectors = FactReader(), torch.nn.functional.normalize(torch.randn(3, 128), dim=-1)
+    said = torch.full((3, len(SLOT_SIZES)), UNSAID)
+    assert reader.loss(vectors, said) == 0
+    said[1, 2] = 4  # the second text says a colour
+    expected = torch.nn.functional.cross_entropy(
+        reader.head(10 * vectors[1:2])[:, 7 : 7 + len(COLOURS)], torch.tensor([4])
+    )
+    torch.testing.assert_close(reader.loss(vectors, said), expected / len(SLOT_SIZES))
 
 
 def test_training_prepares_pictures_as_the_processor_does() -> None:
