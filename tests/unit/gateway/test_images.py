@@ -11,9 +11,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from services.gateway.api import create_api
 from services.gateway.schemas.images import ImageEditForm, ImageGenerationRequest
-from tests.fakes.image_gateway import image_gateway
+from services.runtime.auth import Authenticator
+from tests.fakes.image_gateway import CONFIG, image_gateway
 from tests.unit.gateway.drawn import BLUE, RED, half_transparent, opened, png
+from tests.unit.gateway.scripted_upstream import ScriptedUpstream
 
 GENERATIONS = "/v1/images/generations"
 EDITS = "/v1/images/edits"
@@ -391,8 +394,8 @@ def test_edit_as_json_is_refused(images: httpx.Client) -> None:
 # --- the documentation ------------------------------------------------------------------------
 
 
-def test_openapi_describes_pictures_in_all_forms(images: httpx.Client) -> None:
-    paths = images.get("/openapi.json").json()["paths"]
+def test_openapi_describes_pictures_in_all_forms() -> None:
+    paths = create_api(CONFIG, ScriptedUpstream({}), Authenticator()).openapi()["paths"]
     edits = paths[EDITS]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(edits["required"]) == {"image", "prompt"}
     assert set(edits["properties"]) == {"image", "mask", *ImageEditForm.model_fields}
