@@ -43,7 +43,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 model = CLIPModel.from_pretrained("models/{name}")
 processor = CLIPProcessor.from_pretrained("models/{name}", backend="pil")
-labels = ["a red circle left of a blue square", "a blue square left of a red circle"]
+labels = ["a red circle left of a blue square", "a red star left of a green square"]
 inputs = processor(text=labels, images=Image.open("picture.png"), padding=True, return_tensors="pt")
 print(model(**inputs).logits_per_image.softmax(-1))
 ```
