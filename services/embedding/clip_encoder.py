@@ -217,6 +217,7 @@ def _load(folder: Path) -> Any:
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
         )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelFolderError(f"{folder}: {error}") from error

@@ -67,7 +67,7 @@ _INERT = frozenset(
     }
 )
 # What is longer than so many cuts is resized in the middle alone: the rest would be thrown away.
-_MAX_WHOLE_RATIO = 8
+_MAX_WHOLE_RATIO = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,11 @@ class Preprocessing:
         return self._resize_middle(picture, size)
 
     def _resize_middle(self, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-        """What `_resize` to `size` makes of the part that is cut out, to within rounding.
+        """What resizing to `size` makes of the part that is cut out.
 
         A picture of 1 x 16,000 pixels would otherwise be made 224 x 3,584,000 for its middle.
+        Pillow rounds between its two passes and chooses their order by size: pixels may differ a
+        little.
         """
         widths = _middle(size[0], self.width)
         heights = _middle(size[1], self.height)

@@ -61,7 +61,7 @@ def test_any_settings_give_the_values_of_transformers(
         np.testing.assert_allclose(values(ours, image), want, rtol=1e-5, atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(width=st.integers(1, 250), height=st.integers(1, 250))
 def test_any_size_of_picture_gives_the_pixels_of_transformers(width: int, height: int) -> None:
     ours = Preprocessing(
@@ -77,8 +77,11 @@ def test_any_size_of_picture_gives_the_pixels_of_transformers(width: int, height
     image = picture(0, (width, height))
     got = np.moveaxis(ours.apply(image), -1, 0).astype(int)
     want = np.asarray(theirs(image)["pixel_values"][0]).astype(int)
-    is_narrow = max(width, height) > 8 * min(width, height)
-    assert np.abs(got - want).max() <= int(is_narrow)
+    is_narrow = int(32 * max(width, height) / min(width, height)) > 32 * 32
+    if is_narrow:
+        assert np.abs(got - want).mean() <= 3
+    else:
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("size", [(1, 16_000), (16_000, 1), (20_000, 3)])
