@@ -10,10 +10,10 @@ CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval train-demo eval-demo eval-rag check lock clean
+.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images train-demo eval-demo eval-images eval-rag check lock clean
 
 help: ## This list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- setting up ---------------------------------------------------------------------------------
 
@@ -88,14 +88,23 @@ bench-retrieval: setup ## Search and embedding beside plain FAISS and sentence-t
 	$(RUN) -m tests.bench.embedding
 	$(RUN) -m tests.bench.retrieval
 
+bench-images: setup ## Pictures, and CLIP, beside diffusers and transformers
+	$(RUN) -m tests.bench.images
+	$(RUN) -m tests.bench.clip
+
 # --- the demo models ----------------------------------------------------------------------------
 
 train-demo: setup ## Train the demo models from scratch; resumes where it was stopped
 	$(RUN) -m training.train --model llama
 	$(RUN) -m training.train --model gpt
+	$(RUN) -m training.images.clip_training
+	$(RUN) -m training.images.diffusion
 
 eval-demo: setup ## How well the demo models answer from context
 	$(RUN) -m training.eval_demo
+
+eval-images: setup ## How well the demo models see and draw what a caption says
+	$(RUN) -m training.images.eval_images
 
 eval-rag: up ## How well the running platform answers from the demo documents, and without them
 	@$(RUN) -m deploy.eval_rag

@@ -1,4 +1,4 @@
-"""The guided tour of `make demo`: text from both decoders, then answers from a folder of documents.
+"""The guided tour of `make demo`: text from both decoders, answers from documents, pictures.
 
 It talks to the running platform as any user would, with the `orrery` client and the official
 `openai` client, and leaves it running.
@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from openai import OpenAI
 from rich.console import Console
 from rich.panel import Panel
+from rich.progress import Progress
 
+from deploy import demo_pictures
 from deploy.demo_data import (
     COLLECTION,
     DemoFolder,
@@ -25,6 +27,7 @@ from deploy.demo_data import (
 from deploy.state import PlatformState
 from orrery import Client
 from orrery.cli.citations import print_citations
+from orrery.cli.picture_display import show_picture
 
 MODELS = ("orrery-llama", "orrery-gpt")
 STORY = "The Dorlor"
@@ -68,6 +71,10 @@ def main() -> int:
         _ingest(console, client, folder)
         for question in tour_questions(folder):
             _ask(console, client, question)
+        pictures = demo_pictures.PictureFolder.below(running.data_dir)
+        _make_picture(console, client, pictures)
+        _classify_picture(console, client, pictures)
+        _find_picture(console, client, pictures)
     _show_urls(console, state)
     return 0
 
@@ -157,6 +164,62 @@ def _ask(console: Console, client: Client, question: Question) -> None:
     )
 
 
+def _make_picture(console: Console, client: Client, folder: demo_pictures.PictureFolder) -> None:
+    console.rule(f"Latent diffusion: [bold]{demo_pictures.PROMPT}")
+    started = time.perf_counter()
+    with Progress(console=console, transient=True) as bar:
+        tasks = {
+            index: bar.add_task(f"picture {index + 1}")
+            for index in range(demo_pictures.NUM_CANDIDATES)
+        }
+        images = demo_pictures.make(
+            client,
+            folder,
+            lambda done: bar.update(
+                tasks[done.image_index], completed=done.step, total=done.num_steps
+            ),
+        )
+    seconds = time.perf_counter() - started
+    show_picture(images[0])
+    recipe = images[0].recipe
+    console.print(
+        f"  {folder.made}\n"
+        f"  the best of {len(images)} by CLIP's similarity ({images[0].similarity:.3f}; the last "
+        f"{images[-1].similarity:.3f}), seed {recipe.seed}, {recipe.num_steps} steps of "
+        f"{recipe.scheduler}, all after {seconds:.1f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _classify_picture(
+    console: Console, client: Client, folder: demo_pictures.PictureFolder
+) -> None:
+    console.rule("CLIP, without training for these labels, sees in it")
+    for label in demo_pictures.classify(client, folder).scores:
+        console.print(f"  {label.probability:7.1%}  {label.label}", highlight=False)
+
+
+def _find_picture(console: Console, client: Client, folder: demo_pictures.PictureFolder) -> None:
+    console.rule("A folder of pictures becomes a collection, searched by a sentence")
+    report = demo_pictures.index(client, folder)
+    console.print(
+        f"  {folder.gallery}\n  {report.num_ingested} pictures after {report.duration_s:.1f} s; "
+        f"{len(report.unchanged)} were there already",
+        highlight=False,
+        soft_wrap=True,
+    )
+    asked = folder.pictures[len(folder.pictures) // 2]
+    console.print(asked.caption, style="bold")
+    for hit in demo_pictures.find(client, asked.caption).hits:
+        is_it = "[green]this is the one[/]" if hit.chunk.file_name == asked.name else ""
+        console.print(
+            f"  {hit.dense_score:.3f}  {folder.gallery / hit.chunk.file_name}  {is_it}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
 def _show_urls(console: Console, state: PlatformState) -> None:
     lines = [
         f"HTTP, OpenAI-compatible   http://{state.http}/v1",
@@ -168,6 +231,7 @@ def _show_urls(console: Console, state: PlatformState) -> None:
         "orrery chat -m orrery-llama     talk to it",
         f'orrery ask -c {COLLECTION} "..."        ask the demo documents',
         "orrery ingest DIR               take in your own; then orrery ask",
+        'orrery image "a green star"     make a picture',
         "orrery status                   what runs, how much memory",
         "make down                       stop it; what was ingested stays",
     ]

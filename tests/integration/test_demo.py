@@ -1,14 +1,19 @@
-"""What `make demo` shows: the demo folder goes in, and its questions are answered from it."""
+"""What `make demo` shows: documents go in and answer questions; pictures are made and found."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from deploy import demo_pictures
 from deploy.demo_data import COLLECTION, DemoFolder, ingest, tour_questions
 from orrery import Client
 from tests.conftest import Platform
+from training.images.captions import parse
+from training.images.checker import check
 
 pytestmark = pytest.mark.integration
 
@@ -34,3 +39,33 @@ def test_tour_questions_are_answered_with_the_right_document_cited(
                 assert {cited.document_id for cited in answer.citations} == {question.document_id}
         again = ingest(client, folder)
         assert sorted(again.unchanged) == sorted((*report.added, *report.unchanged))
+
+
+def test_tour_makes_the_picture_it_asks_for_and_finds_others(
+    platform: Platform, tmp_path: Path
+) -> None:
+    folder = demo_pictures.PictureFolder.below(tmp_path)
+    with Client(platform.grpc_target) as client:
+        images = demo_pictures.make(client, folder)
+        similarities = [image.similarity or 0.0 for image in images]
+        assert similarities == sorted(similarities, reverse=True)
+        with Image.open(folder.made) as picture:
+            verdict = check(np.asarray(picture), parse(demo_pictures.PROMPT))
+            assert picture.text["prompt"] == demo_pictures.PROMPT
+        assert verdict.right
+        assert demo_pictures.classify(client, folder).scores[0].label == demo_pictures.PROMPT
+
+        report = demo_pictures.index(client, folder)
+        assert not report.failed
+        assert report.num_chunks == len(folder.pictures) == 100
+        found = [
+            demo_pictures.find(client, drawn.caption).hits[0].chunk.file_name == drawn.name
+            for drawn in folder.pictures
+        ]
+        assert sum(found) >= 90
+        by_picture = client.search(
+            demo_pictures.COLLECTION, image=folder.gallery / folder.pictures[7].name, k=1
+        )
+        assert by_picture.hits[0].chunk.file_name == folder.pictures[7].name
+        again = demo_pictures.index(client, folder)
+        assert len(again.unchanged) == 100
