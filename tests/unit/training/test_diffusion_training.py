@@ -19,11 +19,13 @@ from training.images.eval_diffusion import pipeline_generate, questions
 from training.images.export_diffusion import save_pipeline
 from training.images.optimizer import MixedOptimizer, as_matrix
 from training.images.scenes import is_held_out
+from training.images.text_encoder import TextRecipe
 
 CPU = torch.device("cpu")
 TINY_AUTOENCODER = AutoencoderRecipe(widths=(4, 4, 4), steps=2, batch_size=2, checkpoint_every=2)
 TINY = Recipe(
-    widths=(8, 16), text_width=16, text_layers=1, heads=2, pictures=16, steps=4, batch_size=8,
+    widths=(8, 16), text=TextRecipe(width=16, layers=1, heads=2, steps=1, batch_size=4),
+    heads=2, pictures=16, steps=4, batch_size=8,
     warmup_steps=1, checkpoint_every=2, evaluate_every=100,
 )  # fmt: skip
 
@@ -91,9 +93,12 @@ def test_normalised_autoencoder_decodes_as_before(vae: AutoencoderKL) -> None:
     assert (sampled.std((0, 2, 3)) - 1).abs().max() < 0.2
 
 
-def test_spread_timesteps_take_one_of_each_range() -> None:
-    timesteps = spread_timesteps(10, CPU)
-    assert (timesteps // 100).tolist() == list(range(10))
+def test_spread_timesteps_cover_all_and_favour_late_ones() -> None:
+    timesteps = spread_timesteps(1000, CPU)
+    assert timesteps.sort().values.equal(timesteps)
+    assert timesteps.min() <= 5
+    assert timesteps.max() == 999
+    assert 490 <= int((timesteps >= 875).sum()) <= 510
 
 
 def test_velocity_equals_the_schedulers(vae: AutoencoderKL) -> None:
