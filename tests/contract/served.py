@@ -117,6 +117,7 @@ class Refusal:
     reason: str
     field: str | None
     request_id: str | None
+    stage: str | None
 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refusal:
@@ -128,6 +129,7 @@ def refusal(error: grpc.aio.AioRpcError) -> Refusal:
     assert info.domain == "orrery"
     assert status.message == error.details()
     assert status.code == error.code().value[0]
+    said = info.metadata
     return Refusal(
-        error.code(), info.reason, info.metadata.get("field"), info.metadata.get("request_id")
+        error.code(), info.reason, said.get("field"), said.get("request_id"), said.get("stage")
     )
