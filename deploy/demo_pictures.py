@@ -25,7 +25,7 @@ PROMPT = "a red circle left of a blue square"
 # What the picture is told from: each differs from the prompt in a word or two.
 LABELS = (
     "a red circle left of a blue square",
-    "a red circle right of a blue square",
+    "a red circle above a blue square",
     "a blue circle left of a red square",
     "a red star left of a blue square",
     "a green circle left of a blue square",
