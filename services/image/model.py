@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from services.image.autoencoder import Autoencoder
 from services.image.folder import ModelFolder, ModelFolderError, hash_files
+from services.image.invariance import make_batch_invariant
 from services.image.lora import LoraOptions, merge_lora
 from services.image.modules import load_module, parameter_bytes, placed
 from services.image.schedulers.noise_schedule import NoiseSchedule
@@ -77,6 +78,8 @@ class DiffusionModel:
         self.parameter_bytes = (
             parameter_bytes(unet) + autoencoder.parameter_bytes + text_encoder.parameter_bytes
         )
+        if self.device.type == "cpu":
+            make_batch_invariant(unet)
 
     @classmethod
     def load(cls, path: str | Path, options: ModelOptions | None = None) -> DiffusionModel:
