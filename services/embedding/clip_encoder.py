@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, CLIPModel
 
 from services.embedding.encoder import EncoderOptions, Vectors, pad
 from services.embedding.folder import ModelFolderError, content_hash
+from services.embedding.fused import fuse_gelu
 from services.embedding.precision import Comparison, compare, has_bfloat16
 from services.embedding.preprocessing import Pixels, Preprocessing, load_preprocessing
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
@@ -100,6 +101,9 @@ class ClipEncoder:
             return
         float32 = self._tower, self.pictures.tower
         bfloat16 = tuple(copy.deepcopy(tower).to(torch.bfloat16) for tower in float32)
+        if self._device.type == "cpu" and has_bfloat16(self._device):
+            for tower in bfloat16:
+                fuse_gelu(tower)
         found = self._compare(float32, bfloat16)
         if wanted == "bfloat16" or all(side.is_better for side in found):
             self._tower, self.pictures.tower = bfloat16

@@ -13,6 +13,8 @@ from transformers.activations import GELUActivation
 
 __all__ = ["fuse_gelu"]
 
+# What the linear layer and the GELU behind it are called: in BERT and its kin, and in CLIP.
+_NAMES = (("dense", "intermediate_act_fn"), ("fc1", "activation_fn"))
 # The number of rows that the weight's memory layout is chosen for; any number may come.
 _LAYOUT_ROWS = 2048
 
@@ -34,19 +36,23 @@ class _LinearGelu(nn.Module):
 
 
 def fuse_gelu(model: nn.Module) -> int:
-    """Fuses where a module has `dense` and then `intermediate_act_fn`, as BERT and its kin do.
+    """Fuses where a module has a linear layer and then the exact GELU, by the `_NAMES` of both.
 
     The weights are repacked for their present dtype. Returns how many layers were fused.
     """
     num_fused = 0
     for module in list(model.modules()):
-        linear = getattr(module, "dense", None)
-        activation = getattr(module, "intermediate_act_fn", None)
-        exact = isinstance(activation, GELUActivation) or (
-            isinstance(activation, nn.GELU) and activation.approximate == "none"
-        )
-        if isinstance(linear, nn.Linear) and exact:
-            module.dense = _LinearGelu(linear)
-            module.intermediate_act_fn = nn.Identity()
-            num_fused += 1
+        for linear_name, activation_name in _NAMES:
+            linear = getattr(module, linear_name, None)
+            activation = getattr(module, activation_name, None)
+            if isinstance(linear, nn.Linear) and _is_exact_gelu(activation):
+                setattr(module, linear_name, _LinearGelu(linear))
+                setattr(module, activation_name, nn.Identity())
+                num_fused += 1
     return num_fused
+
+
+def _is_exact_gelu(activation: object) -> bool:
+    if isinstance(activation, nn.GELU):
+        return activation.approximate == "none"
+    return isinstance(activation, GELUActivation)

@@ -54,3 +54,17 @@ def test_the_feed_forward_layers_of_encoders_are_found(family: str) -> None:
     )  # fmt: skip
     model = transformers.AutoModel.from_config(config).to(torch.bfloat16)
     assert fuse_gelu(model) == 3
+
+
+def test_the_feed_forward_layers_of_clip_are_found_unless_they_have_another_gelu() -> None:
+    for activation, num_fused in (("gelu", 2), ("quick_gelu", 0)):
+        config = transformers.CLIPVisionConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+            image_size=16, patch_size=8, hidden_act=activation,
+        )  # fmt: skip
+        model = transformers.CLIPVisionModel(config).eval().to(torch.bfloat16)
+        pixels = torch.randn(2, 3, 16, 16)
+        want = model(pixels).pooler_output
+        assert fuse_gelu(model) == num_fused
+        with torch.inference_mode():
+            torch.testing.assert_close(model(pixels).pooler_output, want, atol=0.05, rtol=0.05)
