@@ -42,7 +42,8 @@ class _PackedConv2d(nn.Module):
             list(conv.dilation),
             conv.groups,
         )
-        self._weight: torch.Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(
+        # The stub knows one argument of six.
+        self._weight: torch.Tensor = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
             conv.weight.detach().to_mkldnn(), *self._geometry, None
         )
         self.bias = conv.bias
@@ -72,7 +73,7 @@ class _FixedRowsLinear(nn.Module):
             return F.linear(x, self.weight, self.bias)
         parts = [
             F.linear(F.pad(part, (0, 0, 0, _NUM_ROWS - len(part))), self.weight, self.bias)
-            for part in x.split(_NUM_ROWS)
+            for part in torch.split(x, _NUM_ROWS)
         ]
         return torch.cat(parts)[: len(x)]
 
@@ -83,4 +84,4 @@ def _can_pack(conv: nn.Conv2d) -> bool:
     dtype = conv.weight.dtype
     if dtype is torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype is torch.float32 and torch.backends.mkldnn.is_available()
+    return dtype is torch.float32 and torch._C._has_mkldnn
