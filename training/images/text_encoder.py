@@ -1,8 +1,8 @@
 """The text encoder of `orrery-diffusion`, and its first lessons: telling the facts of a caption.
 
-Before it learns together with the UNet, the encoder learns to say by linear heads what a caption
-states: which colour and shape is left or above, where, how many, on what. A UNet alone teaches it
-colours and shapes soon, but the word order ("A left of B", "B right of A") hardly at all.
+The encoder learns to say by linear heads what a caption states: which colour and shape is left or
+above, where, how many, on what. Then it stays as it is. A UNet that learns together with it teaches
+it colours and shapes soon, but places and word order ("A left of B", "B right of A") very slowly.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TextRecipe:
     width: int = 128
     layers: int = 3
     heads: int = 4
-    steps: int = 1000
+    steps: int = 500
     batch_size: int = 128
     learning_rate: float = 2e-3
     pair_share: float = 0.6
@@ -89,7 +89,7 @@ def teach_facts(
     optimizer = MixedOptimizer(both, weight_decay=0.01)
     started = time.monotonic()
     for step in range(recipe.steps):
-        token_ids, targets = (part.to(model.device) for part in _lesson(tokenizer, recipe, step))
+        token_ids, targets = (part.to(model.device) for part in lesson(tokenizer, recipe, step))
         with torch.autocast(model.device.type, dtype=torch.bfloat16):
             states = model(input_ids=token_ids).last_hidden_state
             logits = head(_at_ends(states, token_ids, tokenizer)).float()  # [b, 3, choices]
@@ -108,7 +108,7 @@ def teach_facts(
     torch.save(model.state_dict(), path)
 
 
-def _lesson(
+def lesson(
     tokenizer: CLIPTokenizer, recipe: TextRecipe, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids int64 [b, tokens] and the facts' numbers int64 [b, heads]; 0 is 'not said'."""
@@ -119,10 +119,10 @@ def _lesson(
         scene = draw_scene(rng, held_out=False, kind=kind)
         said.append(facts_of(scene) if rng.random() < 0.3 else some_facts(scene, rng))
     texts = [phrase(facts, rng) for facts in said]
-    return tokenize(texts, tokenizer), torch.tensor([_numbers(facts) for facts in said])
+    return tokenize(texts, tokenizer), torch.tensor([fact_numbers(facts) for facts in said])
 
 
-def _numbers(facts: Facts) -> list[int]:
+def fact_numbers(facts: Facts) -> list[int]:
     second = facts.objects[1] if facts.kind == "pair" else ObjectFacts()
     values = [
         value

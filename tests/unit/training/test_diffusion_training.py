@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
-from training.images import autoencoder, diffusion, latents
+from training.images import autoencoder, diffusion, latents, text_encoder
 from training.images.autoencoder import AutoencoderRecipe, as_input, build_autoencoder
 from training.images.captions import parse
 from training.images.clip_tokenizer import build_tokenizer
@@ -153,3 +153,20 @@ def test_saved_folder_loads_in_diffusers_and_gives_the_same(
     texts = ["a red circle left of a blue square"]
     expected = pipeline_generate(pipeline, steps=2)(texts).astype(int)
     assert abs(pipeline_generate(loaded, steps=2)(texts) - expected).max() <= 1
+
+
+def test_text_lessons_number_what_the_captions_say() -> None:
+    tokenizer = build_tokenizer()
+    token_ids, targets = text_encoder.lesson(tokenizer, TextRecipe(batch_size=64), step=0)
+    texts = tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+    for text, numbers in zip(texts, targets.tolist(), strict=True):
+        assert text_encoder.fact_numbers(parse(text.replace(" ,", ","))) == numbers
+
+
+def test_taught_text_encoder_is_kept_and_loaded(tmp_path: Path) -> None:
+    tokenizer, recipe = build_tokenizer(), TINY.text
+    taught, loaded = (text_encoder.build_text_encoder(recipe, tokenizer) for _ in range(2))
+    text_encoder.teach_facts(taught, tokenizer, recipe, tmp_path / "text.pt")
+    text_encoder.teach_facts(loaded, tokenizer, recipe, tmp_path / "text.pt")
+    for left, right in zip(taught.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(left, right)
