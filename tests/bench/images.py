@@ -125,7 +125,7 @@ class Pipeline:
 
     def __init__(self, folder: Path, dtype: torch.dtype, num_steps: int) -> None:
         self._pipe = StableDiffusionPipeline.from_pretrained(
-            folder, torch_dtype=dtype, safety_checker=None, requires_safety_checker=False
+            folder, dtype=dtype, safety_checker=None, requires_safety_checker=False
         )
         self._pipe.scheduler = DDIMScheduler.from_config(self._pipe.scheduler.config)
         self._pipe.set_progress_bar_config(disable=True)
