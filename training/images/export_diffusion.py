@@ -41,9 +41,9 @@ own recipe (`training/images/`). It draws 64x64 pictures of the recipe's world: 
 nine places, two objects in a relation, or two to four of the same; seven shapes, eight colours, two
 sizes, three backgrounds. It knows no other words; it exists to demonstrate and test the platform.
 
-![Samples](samples.png)
+{unfinished}![Samples](samples.png)
 
-64 held-out captions, first tries; a red caption marks a picture that the pixel checker found wrong.
+Held-out captions, first tries; a red caption marks a picture that the pixel checker found wrong.
 
 | | |
 |---|---|
@@ -142,12 +142,23 @@ def write_card(folder: Path = MODEL) -> None:
         command="Run `python -m training.images.eval_diffusion models/orrery-diffusion`.",
         evaluation=_evaluation(folder / "evaluation.json"),
         sweep=_sweep(folder / "sweep.json"),
+        unfinished=_unfinished(steps, record["recipe"]["steps"]),
     )
     (folder / "README.md").write_text(text)
 
 
 def _weights(folder: Path) -> Path:
     return next(folder.glob("*.safetensors"))
+
+
+def _unfinished(steps: int, planned: int) -> str:
+    """A warning where training was stopped before the rate fell to zero."""
+    if steps >= planned:
+        return ""
+    return (
+        f"**Unfinished**: exported after {steps} of {planned} steps, before the learning rate "
+        "fell. Colours and shapes are mostly right; places, order and number often are not.\n\n"
+    )
 
 
 def _evaluation(path: Path) -> str:
