@@ -76,21 +76,26 @@ class ModelFolder:
         folder = self.path / part
         files = [path.name for path in folder.glob(_WEIGHTS)]
         for variant in _VARIANTS:
-            # model.fp16.safetensors, or in several files: model.fp16-00001-of-00002.safetensors
-            plain = [name for name in files if _variant_of(name) == variant]
-            if plain:
+            if variant in map(_variant_of, files):
                 return variant or None
         pickled = sorted(path.name for each in _PICKLES for path in folder.glob(each))
         if pickled:
             raise ModelFolderError(f"{folder / pickled[0]}: is pickled; expected safetensors")
         raise ModelFolderError(f"{folder}: holds no safetensors weights")
 
+    def _weights(self, part: str) -> list[Path]:
+        variant = self.variant(part) or ""
+        files = (self.path / part).glob(_WEIGHTS)
+        return [path for path in files if _variant_of(path.name) == variant]
+
     def decisive_files(self) -> list[Path]:
         """All that decides what a picture looks like."""
         found = {self.path / "model_index.json", self.path / "scheduler" / "scheduler_config.json"}
         for part in _PARTS:
-            for kind in (_WEIGHTS, "*.json", "*.txt"):
+            for kind in ("*.json", "*.txt"):
                 found.update((self.path / part).glob(kind))
+            if part != "tokenizer":
+                found.update(self._weights(part))
         return sorted(found)
 
 

@@ -16,11 +16,8 @@ from typing import Any, TypeAlias
 
 import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
-from diffusers.utils import (
-    convert_state_dict_to_diffusers,
-    convert_state_dict_to_peft,
-    convert_unet_state_dict_to_peft,
-)
+from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
+from diffusers.utils.state_dict_utils import StateDictType
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 
@@ -123,17 +120,17 @@ def _without_alphas(tensors: Tensors) -> Tensors:
 
 def _renamed(part: str, tensors: Tensors, module: torch.nn.Module) -> Tensors:
     """By the module's own names, PEFT's after them."""
-    if not tensors:
-        return {}
-    if part == "unet":
-        named = tensors
-        if not any("lora_A" in name for name in tensors):
+    named = tensors
+    if tensors and not any("lora_A" in name for name in tensors):
+        if part == "unet":
             named = convert_unet_state_dict_to_peft(tensors)
-    else:
-        named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(tensors))
-        if not hasattr(module, "text_model"):  # transformers has flattened it
-            named = {name.removeprefix("text_model."): tensor for name, tensor in named.items()}
-    return named
+        else:
+            # The one kind whose table has the names of all of them; a guess goes by single names.
+            named = convert_state_dict_to_peft(tensors, StateDictType.DIFFUSERS_OLD)
+    if hasattr(module, "text_model"):
+        return named
+    # Of older files: CLIP's text model is flat in transformers now.
+    return {name.removeprefix("text_model."): tensor for name, tensor in named.items()}
 
 
 def _merge(

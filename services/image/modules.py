@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from services.image.folder import ModelFolder, ModelFolderError
 
@@ -23,7 +24,7 @@ def load_module(module_class: Any, folder: ModelFolder, part: str) -> Any:
             torch_dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelFolderError(f"{path}: {error}") from error
     for kind, told in (("missing_keys", "missing"), ("unexpected_keys", "not used")):
         if info[kind]:

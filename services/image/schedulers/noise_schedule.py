@@ -112,7 +112,10 @@ class NoiseSchedule:
     def from_file(cls, path: Path) -> NoiseSchedule:
         """Of a pipeline's folder. Raises `ValueError` naming the file and the option."""
         try:
-            return cls.from_config({**json.loads(path.read_text()), **_SET_BY_PIPELINES})
+            config = json.loads(path.read_text())
+            if not isinstance(config, dict):
+                raise ValueError("expected a JSON object")
+            return cls.from_config(config | dict(_SET_BY_PIPELINES))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error
 

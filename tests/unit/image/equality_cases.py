@@ -136,7 +136,10 @@ class DiffusersReference:
     """diffusers' pipelines over one folder, whose weights are loaded once."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts = diffusers.DiffusionPipeline.from_pretrained(folder).components
+        with warnings.catch_warnings():
+            # That it sets an outdated option right.
+            warnings.simplefilter("ignore", FutureWarning)
+            self._parts = diffusers.DiffusionPipeline.from_pretrained(folder).components
 
     def picture(self, request: PictureRequest) -> Pixels:
         """`uint8 [height, width, 3]` by the pipeline that fits the request."""

@@ -86,14 +86,16 @@ def _by_diffusers(
         scheduler.set_timesteps(sampling.num_steps)
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(_SHAPE, generator=generator)
-    if strength is None:
-        timesteps, x = scheduler.timesteps, noise * scheduler.init_noise_sigma
-    else:  # as the image-to-image pipelines
+    first = 0
+    if strength is not None:  # as the image-to-image pipelines
         first = sampling.num_steps - min(int(sampling.num_steps * strength), sampling.num_steps)
-        timesteps = scheduler.timesteps[first:]
-        assume(len(timesteps) > 0)
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+    timesteps = scheduler.timesteps[first:]
+    assume(len(timesteps) > 0)
+    if hasattr(scheduler, "set_begin_index"):  # or of two equal timesteps the first is skipped
+        scheduler.set_begin_index(first)
+    if strength is None:
+        x = noise * scheduler.init_noise_sigma
+    else:
         x = scheduler.add_noise(_source(), noise, timesteps[:1])
     extra = {"eta": sampling.eta} if sampling.scheduler is SchedulerName.DDIM else {}
     if sampling.scheduler is not SchedulerName.DPM_SOLVER_PP_2M:
