@@ -38,9 +38,7 @@ def test_tour_questions_are_answered_with_the_right_document_cited(
         assert sorted(again.unchanged) == sorted((*report.added, *report.unchanged))
 
 
-def test_tour_makes_a_picture_and_finds_others(
-    platform: Platform, tmp_path: Path
-) -> None:
+def test_tour_makes_a_picture_and_finds_others(platform: Platform, tmp_path: Path) -> None:
     folder = demo_pictures.PictureFolder.below(tmp_path)
     with Client(platform.grpc_target) as client:
         images = demo_pictures.make(client, folder)
