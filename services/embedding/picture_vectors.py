@@ -38,12 +38,19 @@ class PictureVectors:
 
     async def embed(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
         """A vector for each picture. Raises `OrreryError`."""
-        digests = await self.reader.identify(pictures, deadline_s)
+        pixels: dict[bytes, Pixels] = {}
+        if self.source.has_cache:
+            digests = await self.reader.identify(pictures, deadline_s)
+        else:  # every picture will be needed: one way to the threads and back instead of two
+            read = await self.reader.read(pictures, deadline_s)
+            digests = [digest for digest, _ in read]
+            pixels.update(read)
 
         async def jobs(positions: list[int]) -> list[Job[Pixels]]:
-            first = {digests[position]: position for position in reversed(positions)}
-            read = await self.reader.prepare([pictures[i] for i in first.values()], deadline_s)
-            pixels = dict(zip(first, read, strict=True))
+            missing = {digests[i]: pictures[i] for i in positions if digests[i] not in pixels}
+            if missing:
+                prepared = await self.reader.prepare(list(missing.values()), deadline_s)
+                pixels.update(zip(missing, prepared, strict=True))
             return [Job(digests[i], self._num_tokens, pixels[digests[i]]) for i in positions]
 
         found = await self.source.get(digests, jobs, deadline_s)

@@ -1,8 +1,8 @@
 """Pictures of a request to what the model reads, in a few threads beside the event loop.
 
     identify: header and digest, for the cache   ──┐   a call has at most as many chunks in the
-    prepare:  decode, resize, cut                ──┴── pool as it has threads, so that a call with
-                                                       one picture does not wait behind hundreds
+    prepare:  decode, resize, cut                ──┼── pool as it has threads, so that a call with
+    read:     both at once, where nothing is cached┘   one picture does not wait behind hundreds
 
 Bytes are read as `services.runtime.pictures` reads them, without trusting them; every refusal names
 the picture. Knows nothing of models, caching or gRPC.
@@ -88,13 +88,25 @@ class PictureReader:
         """
         return await self._each(self._prepare, pictures, deadline_s)
 
+    async def read(
+        self, pictures: Sequence[Picture], deadline_s: float
+    ) -> list[tuple[bytes, Pixels]]:
+        """Of each what `identify` and `prepare` give. Raises as `prepare`."""
+        return await self._each(self._read, pictures, deadline_s)
+
     def close(self) -> None:
         """Ends the threads once they are idle."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _identify(self, picture: Picture) -> bytes:
         inspect_picture(picture.data, self._limits, picture.field, media_type=picture.media_type)
+        return self._digest(picture)
+
+    def _digest(self, picture: Picture) -> bytes:
         return hashlib.blake2b(picture.data, digest_size=16, key=self._salt).digest()
+
+    def _read(self, picture: Picture) -> tuple[bytes, Pixels]:
+        return self._digest(picture), self._prepare(picture)
 
     def _prepare(self, picture: Picture) -> Pixels:
         decoded = decode_picture(

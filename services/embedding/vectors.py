@@ -66,6 +66,11 @@ class VectorSource(Generic[PayloadT]):
         self._cache = cache
 
     @property
+    def has_cache(self) -> bool:
+        """Whether a vector may be known already."""
+        return self._cache is not None and self._cache.available
+
+    @property
     def num_waiting(self) -> int:
         """Distinct inputs that wait for a batch."""
         return self._batcher.num_waiting

@@ -56,6 +56,11 @@ async def test_pictures_come_back_in_their_order(reader: PictureReader, padding:
     digests = await reader.identify(given, soon())
     assert len(set(digests)) == len(given)
     assert digests == await reader.identify(given, soon())
+    for (digest, pixels), same, digest_alone in zip(
+        await reader.read(given, soon()), read, digests, strict=True
+    ):
+        assert digest == digest_alone
+        np.testing.assert_array_equal(pixels, same)
     assert reader.num_pictures == 0
 
 
@@ -77,6 +82,7 @@ async def test_nothing_is_decoded_on_the_event_loop(
         monkeypatch.setattr(module, name, noting(name))
     await reader.identify(some(3), soon())
     await reader.prepare(some(3), soon())
+    await reader.read(some(3), soon())
     assert threads
     assert threading.get_ident() not in threads
 
