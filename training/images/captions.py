@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from training.images.scenes import (
@@ -186,7 +186,7 @@ def _shuffled(
     return things[::-1] if relation is None and rng.random() < 0.5 else things
 
 
-def _inverse(table: dict[str, tuple[str, ...]]) -> dict[str, str]:
+def _inverse(table: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
     return {text: name for name, texts in table.items() for text in texts}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from training.images.scenes import PICTURE_SIZE, Scene
 
 Pixels = npt.NDArray[np.uint8]
-Plane = npt.NDArray[np.float32]
+Plane = npt.NDArray[np.floating[Any]]
 
 COLOUR_VALUES = {
     "red": (215, 35, 40),
@@ -60,7 +61,8 @@ def coverage(
     height, width = (side.stop - side.start for side in window)
     v = ((np.arange(height) + 0.5 + offset[0]) / radius).astype(np.float32)[:, None]
     u = ((np.arange(width) + 0.5 + offset[1]) / radius).astype(np.float32)[None, :]
-    return np.clip(0.5 - _DISTANCES[shape](u, v) * np.float32(radius), 0, 1)
+    covered: Plane = np.clip(0.5 - _DISTANCES[shape](u, v) * np.float32(radius), 0, 1)
+    return covered
 
 
 def _window(centre: float, radius: float, size: int) -> slice:
@@ -73,11 +75,13 @@ def _window(centre: float, radius: float, size: int) -> slice:
 
 
 def _circle(u: Plane, v: Plane) -> Plane:
-    return np.hypot(u, v) - 1
+    distance: Plane = np.hypot(u, v) - 1
+    return distance
 
 
 def _square(u: Plane, v: Plane) -> Plane:
-    return np.maximum(abs(u), abs(v)) - 0.88
+    distance: Plane = np.maximum(abs(u), abs(v)) - 0.88
+    return distance
 
 
 def _diamond(u: Plane, v: Plane) -> Plane:
@@ -88,17 +92,20 @@ def _triangle(u: Plane, v: Plane) -> Plane:
     """Tip at (0, -0.95), base from (-1.05, 0.9) to (1.05, 0.9)."""
     slope = np.float32(1.05 / 1.85)
     side = (abs(u) - (v + 0.95) * slope) / np.hypot(slope, 1)
-    return np.maximum(side, v - 0.9)
+    distance: Plane = np.maximum(side, v - 0.9)
+    return distance
 
 
 def _cross(u: Plane, v: Plane) -> Plane:
     upright = np.maximum(abs(u) - 0.34, abs(v) - 1)
     level = np.maximum(abs(u) - 1, abs(v) - 0.34)
-    return np.minimum(upright, level)
+    distance: Plane = np.minimum(upright, level)
+    return distance
 
 
 def _ring(u: Plane, v: Plane) -> Plane:
-    return abs(np.hypot(u, v) - 0.78) - 0.24
+    distance: Plane = abs(np.hypot(u, v) - 0.78) - 0.24
+    return distance
 
 
 def _star(u: Plane, v: Plane) -> Plane:
@@ -110,7 +117,8 @@ def _star(u: Plane, v: Plane) -> Plane:
     along, across = distance * np.cos(folded), distance * np.sin(folded)
     notch_x, notch_y = 0.48 * np.cos(fold), 0.48 * np.sin(fold)
     length = np.hypot(1.15 - notch_x, notch_y)
-    return ((along - 1.15) * notch_y + across * (1.15 - notch_x)) / np.float32(length)
+    edge: Plane = ((along - 1.15) * notch_y + across * (1.15 - notch_x)) / np.float32(length)
+    return edge
 
 
 _DISTANCES: dict[str, Callable[[Plane, Plane], Plane]] = {

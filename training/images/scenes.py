@@ -153,7 +153,7 @@ def held_out_scenes(kind: str | None, count: int, seed: int) -> list[Scene]:
 def distinct_scenes(count: int, seed: int) -> list[Scene]:
     """Held-out scenes of all kinds, of which no two can be told by the same full caption."""
     rng = random.Random(f"distinct {seed}")
-    scenes = {}
+    scenes: dict[Facts, Scene] = {}
     while len(scenes) < count:
         scene = draw_scene(rng, held_out=True)
         scenes.setdefault(facts_of(scene), scene)
@@ -257,8 +257,10 @@ def _with_look(scene: Scene, change: str, rng: random.Random) -> Scene:
         elif change == "size":
             radius = rng.uniform(*_RADII[value])
             objects.append(replace(thing, size=value, radius=radius))
+        elif change == "shape":
+            objects.append(replace(thing, shape=value))
         else:
-            objects.append(replace(thing, **{change: value}))
+            objects.append(replace(thing, colour=value))
     if scene.kind == "pair" and len({(thing.shape, thing.colour) for thing in objects}) == 1:
         return scene  # a pair is of different objects: the caller draws again
     return replace(scene, objects=tuple(objects))
