@@ -8,6 +8,8 @@ from typing import Any
 
 import matplotlib
 
+from training.shares import evaluation_table
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -74,7 +76,7 @@ def write_card(folder: Path) -> None:
         size_mb=weights.stat().st_size / 1e6,
         tokens=record["tokens"] / 1e6,
         minutes=record["seconds"] / 60,
-        evaluation=_evaluation(folder / "evaluation.json"),
+        evaluation=evaluation_table(folder / "evaluation.json", "make eval-demo"),
     )
     (folder / "README.md").write_text(text)
 
@@ -90,17 +92,6 @@ def _shape(config: dict[str, Any]) -> str:
         f"{config['n_layer']} layers, {config['n_embd']} wide, {config['n_head']} heads, "
         f"feed-forward {4 * config['n_embd']}, learned positions, tied head"
     )
-
-
-def _evaluation(path: Path) -> str:
-    if not path.exists():
-        return "Not evaluated yet: run `make eval-demo`."
-    lines = ["| Question | Share | 95 % interval | Questions |", "|---|---|---|---|"]
-    for figure in json.loads(path.read_text()).values():
-        low, high = (100 * bound for bound in figure["interval"])
-        share = f"{100 * figure['share']:.1f} % | {low:.1f} to {high:.1f} %"
-        lines.append(f"| {figure['title']} | {share} | {figure['num_questions']} |")
-    return "\n".join(lines)
 
 
 def _plot(history: list[dict[str, float]], path: Path, title: str) -> None:

@@ -21,7 +21,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from training.images.autoencoder import RUN, AutoencoderRecipe, train_autoencoder, training_record
 from training.images.clip_tokenizer import build_tokenizer
 from training.images.eval_diffusion import answer, grid, pipeline_generate, questions, shares
-from training.images.export_diffusion import evaluate_folder, export
+from training.images.eval_images import evaluate_diffusion, record_diffusion
+from training.images.export_diffusion import MODEL, export
 from training.images.latents import batches, load_or_encode
 from training.images.optimizer import MixedOptimizer
 from training.images.text_encoder import TextRecipe, build_text_encoder, teach_facts
@@ -272,7 +273,7 @@ def main() -> None:
     if not arguments.export_only:
         trainer.run()
     export(trainer.pipeline(), trainer.record())
-    evaluate_folder()
+    record_diffusion(MODEL, *evaluate_diffusion(MODEL))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ A picture is right when colour, shape and position (or relation, or number) all 
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from training.images.captions import phrase, some_facts
@@ -122,41 +120,6 @@ def pipeline_generate(
     return generate
 
 
-def use_dpm_solver(pipeline: StableDiffusionPipeline) -> None:
-    """Sample by DPM-Solver++ 2M with Karras' sigmas instead of the folder's scheduler."""
-    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(
-        pipeline.scheduler.config, use_karras_sigmas=True
-    )
-
-
 def _share(title: str, answers: Sequence[Answer], part: str, target: float | None = None) -> Share:
     right = sum(getattr(given.verdict, part) for given in answers)
     return Share(title, right, len(answers), target)
-
-
-def main() -> None:
-    """Parse the command line, generate, print the figures and write the grid."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="a diffusers folder")
-    parser.add_argument("--captions", type=int, default=510)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--guidance", type=float, default=GUIDANCE)
-    parser.add_argument("--solver", choices=("folder", "dpm"), default="folder")
-    parser.add_argument("--grid", type=Path, help="write the first 64 pictures to this PNG")
-    arguments = parser.parse_args()
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        arguments.folder, safety_checker=None, dtype=torch.float32
-    )
-    if arguments.solver == "dpm":
-        use_dpm_solver(pipeline)
-    generate = pipeline_generate(pipeline, steps=arguments.steps, guidance=arguments.guidance)
-    answers = answer(generate, questions(arguments.captions))
-    for share in shares(answers).values():
-        low, high = share.interval
-        print(f"{share.title:40} {share.value:6.1%}  ({low:.1%} to {high:.1%}) of {share.total}")
-    if arguments.grid:
-        grid(answers[:64]).save(arguments.grid)
-
-
-if __name__ == "__main__":
-    main()

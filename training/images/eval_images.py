@@ -29,21 +29,32 @@ MODELS = Path(__file__).parents[2] / "models"
 CLIP = MODELS / "orrery-clip"
 DIFFUSION = MODELS / "orrery-diffusion"
 GRID_PICTURES = 64
+PICTURES_AT_ONCE = 64
+NUM_CAPTIONS = 510
 
 
-def evaluate_clip(folder: Path, count: int) -> dict[str, Share]:
+def evaluate_clip(folder: Path, count: int = NUM_CAPTIONS) -> dict[str, Share]:
     """Zero-shot and search figures of the CLIP folder."""
     return evaluate(FolderEncoder(folder), count)
 
 
-def evaluate_diffusion(folder: Path, count: int) -> tuple[dict[str, Share], list[Answer]]:
+def evaluate_diffusion(
+    folder: Path, count: int = NUM_CAPTIONS
+) -> tuple[dict[str, Share], list[Answer]]:
     """The checker's figures of the diffusers folder, and the pictures they are of."""
     generate = engine_generate(folder)
     asked = questions(count)
     answers: list[Answer] = []
-    for first in tqdm(range(0, count, GRID_PICTURES), desc=folder.name):
-        answers += answer(generate, asked[first : first + GRID_PICTURES])
+    for first in tqdm(range(0, count, PICTURES_AT_ONCE), desc=folder.name):
+        answers += answer(generate, asked[first : first + PICTURES_AT_ONCE])
     return shares(answers), answers
+
+
+def record_diffusion(folder: Path, figures: Mapping[str, Share], answers: list[Answer]) -> None:
+    """Write figures and card into the folder, and the first pictures as a grid."""
+    write_evaluation(folder, figures)
+    export_diffusion.write_card(folder)
+    grid(answers[:GRID_PICTURES]).save(folder / "samples.png", optimize=True)
 
 
 def write_evaluation(folder: Path, figures: Mapping[str, Share]) -> None:
@@ -77,10 +88,12 @@ def figures_table(title: str, figures: Mapping[str, Share]) -> Table:
 def main() -> None:
     """Parse the command line, evaluate, print and record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--count", type=int, default=510, help="held-out captions per figure")
+    parser.add_argument(
+        "--count", type=int, default=NUM_CAPTIONS, help="held-out captions per figure"
+    )
     parser.add_argument("--model", choices=("clip", "diffusion"), help="only this one")
     parser.add_argument("--no-write", action="store_true", help="leave the model folders alone")
-    parser.add_argument("--grid", type=Path, default=DIFFUSION / "samples.png", metavar="PNG")
+    parser.add_argument("--grid", type=Path, metavar="PNG", help="the pictures to this file, too")
     arguments = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     console = Console()
@@ -94,11 +107,12 @@ def main() -> None:
         started = time.monotonic()
         figures, answers = evaluate_diffusion(DIFFUSION, arguments.count)
         console.print(figures_table("orrery-diffusion, judged by pixels", figures))
-        grid(answers[:GRID_PICTURES]).save(arguments.grid, optimize=True)
-        console.print(f"{time.monotonic() - started:.0f} s; pictures: {arguments.grid}")
+        console.print(f"{time.monotonic() - started:.0f} s")
+        if arguments.grid:
+            grid(answers[:GRID_PICTURES]).save(arguments.grid, optimize=True)
         if not arguments.no_write:
-            write_evaluation(DIFFUSION, figures)
-            export_diffusion.write_card(DIFFUSION)
+            record_diffusion(DIFFUSION, figures, answers)
+            console.print(f"pictures: {DIFFUSION / 'samples.png'}")
 
 
 if __name__ == "__main__":

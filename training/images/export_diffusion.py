@@ -8,18 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-import torch
 from diffusers import StableDiffusionPipeline
 
-from training.images.eval_diffusion import (
-    GUIDANCE,
-    STEPS,
-    answer,
-    grid,
-    pipeline_generate,
-    questions,
-    shares,
-)
+from training.images.eval_diffusion import GUIDANCE, STEPS
+from training.shares import evaluation_table
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -70,11 +62,11 @@ pipeline(
 ## Evaluation
 
 Captions of combinations that training never drew; one picture each, DDIM, {steps} steps, guidance
-{guidance:g}, judged by plain pixels (`training/images/checker.py`). {command}
+{guidance:g}, judged by plain pixels (`training/images/checker.py`): `make eval-images`.
 
 {evaluation}
 
-{sweep}## Training
+## Training
 
 ![Loss curve](loss_curve.png)
 
@@ -103,24 +95,6 @@ def export(pipeline: StableDiffusionPipeline, record: dict[str, Any], folder: Pa
     (folder / "training.json").write_text(json.dumps(record) + "\n")
 
 
-def evaluate_folder(folder: Path = MODEL, count: int = 510) -> None:
-    """Judge the folder's pictures of held-out captions: evaluation.json and samples.png."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    answers = answer(pipeline_generate(pipeline), questions(count))
-    figures = {
-        name: {
-            "title": share.title,
-            "share": share.value,
-            "interval": share.interval,
-            "num_questions": share.total,
-        }
-        for name, share in shares(answers).items()
-    }
-    (folder / "evaluation.json").write_text(json.dumps(figures, indent=2) + "\n")
-    grid(answers[:64]).save(folder / "samples.png", optimize=True)
-    write_card(folder)
-
-
 def write_card(folder: Path = MODEL) -> None:
     """README.md and loss_curve.png from the records in `folder`."""
     record = json.loads((folder / "training.json").read_text())
@@ -139,9 +113,7 @@ def write_card(folder: Path = MODEL) -> None:
         steps_trained=steps,
         minutes=record["progress"]["seconds"] / 60,
         autoencoder_minutes=record["autoencoder"]["seconds"] / 60,
-        command="Run `python -m training.images.eval_diffusion models/orrery-diffusion`.",
-        evaluation=_evaluation(folder / "evaluation.json"),
-        sweep=_sweep(folder / "sweep.json"),
+        evaluation=evaluation_table(folder / "evaluation.json", "make eval-images"),
         unfinished=_unfinished(steps, record["recipe"]["steps"]),
     )
     (folder / "README.md").write_text(text)
@@ -159,31 +131,6 @@ def _unfinished(steps: int, planned: int) -> str:
         f"**Unfinished**: exported after {steps} of {planned} steps, before the learning rate "
         "fell. Colours and shapes are mostly right; places, order and number often are not.\n\n"
     )
-
-
-def _evaluation(path: Path) -> str:
-    if not path.exists():
-        return "Not evaluated yet."
-    lines = ["| Question | Share | 95 % interval | Captions |", "|---|---|---|---|"]
-    for figure in json.loads(path.read_text()).values():
-        low, high = (100 * bound for bound in figure["interval"])
-        share = f"{100 * figure['share']:.1f} % | {low:.1f} to {high:.1f} %"
-        lines.append(f"| {figure['title']} | {share} | {figure['num_questions']} |")
-    return "\n".join(lines)
-
-
-def _sweep(path: Path) -> str:
-    """A table of other settings, where they were tried."""
-    if not path.exists():
-        return ""
-    lines = ["Other settings:", "", "| Scheduler | Steps | Guidance | Right | Captions |"]
-    lines.append("|---|---|---|---|---|")
-    lines += [
-        f"| {row['scheduler']} | {row['steps']} | {row['guidance']:g} "
-        f"| {100 * row['share']:.1f} % | {row['num_questions']} |"
-        for row in json.loads(path.read_text())
-    ]
-    return "\n".join(lines) + "\n\n"
 
 
 def _plot(record: dict[str, Any], path: Path) -> None:
