@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from services.image.async_engine import AsyncImageEngine
 from services.image.config import ImageConfig
-from services.image.limits import EngineLimits
-from services.image.model import DiffusionModel, LoraOptions, ModelOptions
+from services.image.loop.async_engine import AsyncImageEngine
+from services.image.loop.limits import EngineLimits
+from services.image.loop.stats import EngineObserver
+from services.image.model.diffusion_model import DiffusionModel, LoraOptions, ModelOptions
 from services.image.served_model import ServedModel
-from services.image.stats import EngineObserver
 
 __all__ = ["Loaded", "load"]
 

@@ -5,7 +5,7 @@ Knows no exporter.
 
 from __future__ import annotations
 
-from services.image.stats import EngineLoad, StepStats
+from services.image.loop.stats import EngineLoad, StepStats
 from services.image.types import Finished
 from services.runtime.metrics import (
     LATENCY_BUCKETS_S,
@@ -19,7 +19,7 @@ _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class ImageMetrics:
-    """Records for the service, and as a `services.image.stats.EngineObserver` for the engine."""
+    """Records for the service; for the engine, a `services.image.loop.stats.EngineObserver`."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
         gauge, counter, histogram = registry.gauge, registry.counter, registry.histogram

@@ -24,12 +24,12 @@ from services.image.events import (
     PngPreview,
     ServiceEvent,
 )
+from services.image.loop.stats import EngineLoad
 from services.image.merging import merged
 from services.image.metrics import ImageMetrics
 from services.image.png import Provenance, encode_png, encode_small_png
 from services.image.ranking import Ranker, best_first
 from services.image.served_model import ServedModel
-from services.image.stats import EngineLoad
 from services.image.types import (
     Event,
     Finished,
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class Engine(Protocol):
-    """What makes the pictures: `services.image.async_engine.AsyncImageEngine`."""
+    """What makes the pictures: `services.image.loop.async_engine.AsyncImageEngine`."""
 
     @property
     def healthy(self) -> bool: ...

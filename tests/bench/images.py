@@ -36,9 +36,9 @@ import transformers
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from rich.console import Console
 
-from services.image.async_engine import AsyncImageEngine
-from services.image.limits import EngineLimits
-from services.image.model import DiffusionModel, ModelOptions
+from services.image.loop.async_engine import AsyncImageEngine
+from services.image.loop.limits import EngineLimits
+from services.image.model.diffusion_model import DiffusionModel, ModelOptions
 from services.image.types import Finished, PictureRequest, Pixels, Sampling, SchedulerName
 from tests.bench import report
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from services.image.loop.stats import EngineLoad
 from services.image.served_model import ServedModel
-from services.image.stats import EngineLoad
 from services.image.types import (
     Event,
     Finished,

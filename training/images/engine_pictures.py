@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.image.async_engine import AsyncImageEngine
-from services.image.limits import EngineLimits
-from services.image.model import DiffusionModel
+from services.image.loop.async_engine import AsyncImageEngine
+from services.image.loop.limits import EngineLimits
+from services.image.model.diffusion_model import DiffusionModel
 from services.image.types import Finished, PictureRequest, Sampling, SchedulerName
 from training.images.drawing import Pixels
 from training.images.eval_diffusion import AT_ONCE, GUIDANCE, STEPS, Generate

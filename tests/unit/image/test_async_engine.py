@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.image.async_engine import AsyncImageEngine
-from services.image.limits import EngineLimits
-from services.image.stats import EngineLoad, StepStats
+from services.image.loop.async_engine import AsyncImageEngine
+from services.image.loop.limits import EngineLimits
+from services.image.loop.stats import EngineLoad, StepStats
 from services.image.types import (
     Event,
     Finished,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from services.image.autoencoder import Autoencoder
+from services.image.model.autoencoder import Autoencoder
 from services.image.types import Pixels
 from tests.fakes.random_diffusion import random_diffusion_folder
 

@@ -1,7 +1,7 @@
 """Fifty random mixes on a real (tiny) Stable Diffusion: every picture as if it were alone.
 
-Bit for bit, in float32 on a CPU: `services.image.invariance` has the UNet's kernels round alike
-whatever the size of the batch.
+Bit for bit, in float32 on a CPU: `services.image.model.invariance` has the UNet's kernels round
+alike whatever the size of the batch.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from services.image.engine import Denoised, Failed, ImageEngine
-from services.image.limits import EngineLimits
-from services.image.model import DiffusionModel
-from services.image.preparation import prepare
-from services.image.prepared import Prepared
+from services.image.loop.engine import Denoised, Failed, ImageEngine
+from services.image.loop.limits import EngineLimits
+from services.image.loop.preparation import prepare
+from services.image.loop.prepared import Prepared
+from services.image.model.diffusion_model import DiffusionModel
 from services.image.schedulers import make_plan
 from services.image.types import PictureRequest, Sampling, SchedulerName, Source
 from tests.fakes.random_diffusion import random_diffusion_folder

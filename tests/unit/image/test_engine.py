@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from services.image.engine import Denoised, Failed, ImageEngine, NotFinite, Stepped
-from services.image.limits import EngineLimits
-from services.image.prepared import Prepared
+from services.image.loop.engine import Denoised, Failed, ImageEngine, NotFinite, Stepped
+from services.image.loop.limits import EngineLimits
+from services.image.loop.prepared import Prepared
 from tests.unit.image.toy import BAD, Broken, ToyDenoiser, alone, run_out, toy_picture
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from services.image.beginning import begin
-from services.image.guidance import guide, needs_unconditional
-from services.image.model import DiffusionModel
+from services.image.loop.beginning import begin
+from services.image.loop.guidance import guide, needs_unconditional
+from services.image.model.diffusion_model import DiffusionModel
 from services.image.schedulers import StepColumns, advance, estimate_x0, make_plan
 from services.image.types import PictureRequest, Pixels
 from tests.unit.image.equality_cases import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
-from services.image.guidance import guide, needs_unconditional
+from services.image.loop.guidance import guide, needs_unconditional
 
 
 def _rows(seed: int, num: int = 3) -> torch.Tensor:

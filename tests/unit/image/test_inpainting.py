@@ -7,7 +7,7 @@ import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
-from services.image.inpainting import latent_mask, painted
+from services.image.loop.inpainting import latent_mask, painted
 
 
 def test_latent_mask_equals_diffusers() -> None:

@@ -13,9 +13,9 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
-from services.image.folder import ModelFolderError
-from services.image.lora import LoraOptions, merge_lora
-from services.image.model import DiffusionModel, ModelOptions
+from services.image.model.diffusion_model import DiffusionModel, ModelOptions
+from services.image.model.folder import ModelFolderError
+from services.image.model.lora import LoraOptions, merge_lora
 from tests.fakes.random_diffusion import random_diffusion_folder
 
 Tensors = dict[str, torch.Tensor]

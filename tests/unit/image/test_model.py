@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from services.image.model import DiffusionModel, ModelFolderError, ModelOptions
+from services.image.model.diffusion_model import DiffusionModel, ModelFolderError, ModelOptions
 from tests.fakes.random_diffusion import random_diffusion_folder
 
 _UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -14,9 +14,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from orrery.v1 import image_pb2 as pb
 from orrery.v1.image_pb2_grpc import ImageServiceStub
-from services.image.async_engine import AsyncImageEngine
 from services.image.config import ImageConfig
-from services.image.model import DiffusionModel
+from services.image.loop.async_engine import AsyncImageEngine
+from services.image.model.diffusion_model import DiffusionModel
 from services.runtime.errors import DependencyDown
 from tests.contract.served import refusal
 from tests.fakes.image_server import CONFIG, RunningImageServer, ScriptedRanker, image_server

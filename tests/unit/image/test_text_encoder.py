@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from services.image.text_encoder import TextEncoder
+from services.image.model.text_encoder import TextEncoder
 from tests.fakes.random_diffusion import random_diffusion_folder
 
 _BYTES = 77 * 16 * 4  # of one prompt

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.image.turns import Turns
+from services.image.loop.turns import Turns
 
 SIZES = ((4, 4), (4, 8), (8, 8), (32, 32))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from services.image.engine import Denoised, Failed, ImageEngine, StepEvent
-from services.image.prepared import KeptArea, Prepared
+from services.image.loop.engine import Denoised, Failed, ImageEngine, StepEvent
+from services.image.loop.prepared import KeptArea, Prepared
 from services.image.schedulers.plan import StepColumns
 
 __all__ = ["Broken", "ToyDenoiser", "alone", "run_out", "toy_picture"]

@@ -15,8 +15,8 @@ from typing import Protocol
 
 import torch
 
-from services.image.guidance import guide
-from services.image.prepared import Prepared
+from services.image.loop.guidance import guide
+from services.image.loop.prepared import Prepared
 from services.image.schedulers.plan import StepColumns, advance, estimate_x0
 
 __all__ = ["Call", "Denoiser", "Picture"]

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import torch
 
-from services.image.beginning import PictureEncoder, begin
-from services.image.denoising import Denoiser
-from services.image.guidance import needs_unconditional
-from services.image.prepared import KeptArea, Prepared
+from services.image.loop.beginning import PictureEncoder, begin
+from services.image.loop.denoising import Denoiser
+from services.image.loop.guidance import needs_unconditional
+from services.image.loop.prepared import KeptArea, Prepared
 from services.image.schedulers import NoiseSchedule, StepPlan
 from services.image.types import PictureRequest, Pixels
 

@@ -18,13 +18,13 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from services.image.autoencoder import Autoencoder
-from services.image.folder import ModelFolder, ModelFolderError, hash_files
-from services.image.invariance import make_batch_invariant
-from services.image.lora import LoraOptions, merge_lora
-from services.image.modules import load_module, parameter_bytes, placed
+from services.image.model.autoencoder import Autoencoder
+from services.image.model.folder import ModelFolder, ModelFolderError, hash_files
+from services.image.model.invariance import make_batch_invariant
+from services.image.model.lora import LoraOptions, merge_lora
+from services.image.model.modules import load_module, parameter_bytes, placed
+from services.image.model.text_encoder import TextEncoder
 from services.image.schedulers.noise_schedule import NoiseSchedule
-from services.image.text_encoder import TextEncoder
 from services.image.types import Pixels
 
 __all__ = ["DiffusionModel", "LoraOptions", "ModelFolderError", "ModelOptions"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from services.image.modules import parameter_bytes
+from services.image.model.modules import parameter_bytes
 
 __all__ = ["TextEncoder"]
 

@@ -19,12 +19,12 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 
-from services.image.engine import Denoised, Failed, ImageEngine, StepOutcome, Stepped
-from services.image.jobs import DecodeTask, Job, Line, Stage
-from services.image.limits import EngineLimits
-from services.image.preparation import PictureModel, prepare
+from services.image.loop.engine import Denoised, Failed, ImageEngine, StepOutcome, Stepped
+from services.image.loop.jobs import DecodeTask, Job, Line, Stage
+from services.image.loop.limits import EngineLimits
+from services.image.loop.preparation import PictureModel, prepare
+from services.image.loop.stats import EngineLoad, EngineObserver, NullObserver
 from services.image.schedulers import StepPlan, make_plan
-from services.image.stats import EngineLoad, EngineObserver, NullObserver
 from services.image.types import (
     Event,
     Finished,

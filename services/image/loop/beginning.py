@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from services.image.inpainting import latent_mask, painted
+from services.image.loop.inpainting import latent_mask, painted
 from services.image.schedulers.plan import StepPlan
 from services.image.types import PictureRequest, Pixels, Source
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from services.image.folder import ModelFolder, ModelFolderError
+from services.image.model.folder import ModelFolder, ModelFolderError
 
 __all__ = ["load_module", "parameter_bytes", "placed"]
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import torch
 
-from services.image.prepared import Prepared
+from services.image.loop.prepared import Prepared
 from services.image.schedulers import StepPlan
 from services.image.types import Event, PictureRequest, Preview
 from services.runtime.errors import OrreryError

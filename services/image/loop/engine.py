@@ -17,11 +17,11 @@ from typing import TypeAlias
 
 import torch
 
-from services.image.denoising import Call, Denoiser, Picture
-from services.image.limits import EngineLimits
-from services.image.prepared import Prepared
-from services.image.stats import StepStats
-from services.image.turns import Turns
+from services.image.loop.denoising import Call, Denoiser, Picture
+from services.image.loop.limits import EngineLimits
+from services.image.loop.prepared import Prepared
+from services.image.loop.stats import StepStats
+from services.image.loop.turns import Turns
 
 __all__ = ["Denoised", "Failed", "ImageEngine", "NotFinite", "StepEvent", "StepOutcome", "Stepped"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 
-from services.image.modules import parameter_bytes
+from services.image.model.modules import parameter_bytes
 from services.image.types import Pixels
 
 __all__ = ["Autoencoder"]
