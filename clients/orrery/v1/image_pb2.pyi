@@ -217,7 +217,7 @@ class GetImageModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetImageModelResponse(_message.Message):
-    __slots__ = ("model", "aliases", "dtype", "weight_hash", "created_s", "prediction_type", "max_prompt_tokens", "size_multiple", "default_width", "default_height", "max_width", "max_height", "max_pixels", "default_num_steps", "max_num_steps", "default_guidance_scale", "max_guidance_scale", "default_scheduler", "schedulers", "max_n", "loras", "can_rank", "max_image_bytes", "max_image_pixels")
+    __slots__ = ("model", "aliases", "dtype", "weight_hash", "created_s", "prediction_type", "max_prompt_tokens", "size_multiple", "default_width", "default_height", "max_width", "max_height", "max_pixels", "default_num_steps", "max_num_steps", "default_guidance_scale", "max_guidance_scale", "default_scheduler", "schedulers", "max_n", "loras", "can_rank", "max_image_bytes", "max_image_pixels", "default_strength", "default_preview_every_num_steps", "default_karras_sigmas")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
@@ -242,6 +242,9 @@ class GetImageModelResponse(_message.Message):
     CAN_RANK_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_PREVIEW_EVERY_NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_KARRAS_SIGMAS_FIELD_NUMBER: _ClassVar[int]
     model: str
     aliases: _containers.RepeatedScalarFieldContainer[str]
     dtype: str
@@ -266,7 +269,10 @@ class GetImageModelResponse(_message.Message):
     can_rank: bool
     max_image_bytes: int
     max_image_pixels: int
-    def __init__(self, model: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., dtype: _Optional[str] = ..., weight_hash: _Optional[str] = ..., created_s: _Optional[int] = ..., prediction_type: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., size_multiple: _Optional[int] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., max_width: _Optional[int] = ..., max_height: _Optional[int] = ..., max_pixels: _Optional[int] = ..., default_num_steps: _Optional[int] = ..., max_num_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., max_guidance_scale: _Optional[float] = ..., default_scheduler: _Optional[_Union[DiffusionScheduler, str]] = ..., schedulers: _Optional[_Iterable[_Union[DiffusionScheduler, str]]] = ..., max_n: _Optional[int] = ..., loras: _Optional[_Iterable[str]] = ..., can_rank: _Optional[bool] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ...) -> None: ...
+    default_strength: float
+    default_preview_every_num_steps: int
+    default_karras_sigmas: bool
+    def __init__(self, model: _Optional[str] = ..., aliases: _Optional[_Iterable[str]] = ..., dtype: _Optional[str] = ..., weight_hash: _Optional[str] = ..., created_s: _Optional[int] = ..., prediction_type: _Optional[str] = ..., max_prompt_tokens: _Optional[int] = ..., size_multiple: _Optional[int] = ..., default_width: _Optional[int] = ..., default_height: _Optional[int] = ..., max_width: _Optional[int] = ..., max_height: _Optional[int] = ..., max_pixels: _Optional[int] = ..., default_num_steps: _Optional[int] = ..., max_num_steps: _Optional[int] = ..., default_guidance_scale: _Optional[float] = ..., max_guidance_scale: _Optional[float] = ..., default_scheduler: _Optional[_Union[DiffusionScheduler, str]] = ..., schedulers: _Optional[_Iterable[_Union[DiffusionScheduler, str]]] = ..., max_n: _Optional[int] = ..., loras: _Optional[_Iterable[str]] = ..., can_rank: _Optional[bool] = ..., max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., default_strength: _Optional[float] = ..., default_preview_every_num_steps: _Optional[int] = ..., default_karras_sigmas: _Optional[bool] = ...) -> None: ...
 
 class ImageServiceGetLoadRequest(_message.Message):
     __slots__ = ()
