@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, aclosing
+from contextlib import AbstractContextManager, ExitStack, aclosing
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -34,7 +34,7 @@ from services.runtime.errors import (
     kind_of,
     to_status,
 )
-from services.runtime.lifecycle import Lifecycle
+from services.runtime.lifecycle import InFlight, Lifecycle
 
 __all__ = [
     "Call",
@@ -173,7 +173,8 @@ def server_stream(
                 call = attempt.open(request, authenticated)
                 async with aclosing(method(self, request, call)) as messages:
                     async for message in messages:
-                        yield message
+                        with attempt.sending():
+                            yield message
 
         return _named_as(handler, method)
 
@@ -198,7 +199,8 @@ def bidi_stream(
                 call = attempt.open(None, authenticated)
                 async with aclosing(method(self, _well_formed(requests), call)) as messages:
                     async for message in messages:
-                        yield message
+                        with attempt.sending():
+                            yield message
 
         return _named_as(handler, method)
 
@@ -236,7 +238,8 @@ class _Attempt:
         self._context = context
         self._arrival_s = time.monotonic()
         self._request_id = uuid.uuid4().hex
-        self._in_flight = ExitStack()
+        self._running = ExitStack()
+        self._in_flight: InFlight | None = None
 
     def __enter__(self) -> _Attempt:
         return self
@@ -247,7 +250,7 @@ class _Attempt:
         self._request_id = _request_id(metadata.get(REQUEST_ID_HEADER), self._request_id)
         if authenticated:
             self._policy.authenticator.check(metadata.get(AUTHORIZATION_HEADER))
-        self._in_flight.enter_context(self._policy.lifecycle.call())
+        self._in_flight = self._running.enter_context(self._policy.lifecycle.call())
         _refuse_malformed(request)
         deadline_s = _deadline_s(metadata.get(TIMEOUT_HEADER), self._context, self._arrival_s)
         if deadline_s is not None and deadline_s <= time.monotonic():
@@ -255,13 +258,18 @@ class _Attempt:
         authorization = metadata.get(AUTHORIZATION_HEADER)
         return Call(self._method, self._request_id, self._arrival_s, deadline_s, authorization)
 
+    def sending(self) -> AbstractContextManager[None]:
+        """Around handing a message of an open call to the transport."""
+        assert self._in_flight is not None
+        return self._in_flight.sending()
+
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        self._in_flight.close()
+        self._running.close()
         if exc is None:
             self._finish(grpc.StatusCode.OK, [(REQUEST_ID_HEADER, self._request_id)])
             return False

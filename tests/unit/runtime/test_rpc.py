@@ -278,6 +278,26 @@ async def test_drain_cuts_what_outlives_the_limit_as_unavailable() -> None:
     assert context.error_info.reason == "NOT_READY"
 
 
+async def test_stream_cut_while_a_message_is_sent_ends_unavailable_after_it() -> None:
+    echo, context = Echo(), ServeContext()
+    sent = asyncio.Event()
+
+    async def read() -> None:
+        """As gRPC does: its own await between two messages, which a cancellation would end."""
+        async for _ in echo.Generate(pb.GenerateRequest(), context):
+            await sent.wait()
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0.01)
+    assert await echo.policy.lifecycle.drain(limit_s=0.05) == 1
+    assert not reader.done()
+    sent.set()
+    await reader
+    assert context.code is grpc.StatusCode.UNAVAILABLE
+    assert context.error_info.reason == "NOT_READY"
+    assert echo.closed
+
+
 async def _await(awaitable: Any) -> Any:
     return await awaitable
 
