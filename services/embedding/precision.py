@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-__all__ = ["MIN_COSINE", "Comparison", "compare", "has_bfloat16"]
+__all__ = ["MIN_COSINE", "Comparison", "compare"]
 
 Vectors = npt.NDArray[np.float32]
 
@@ -39,14 +38,6 @@ class Comparison:
     def is_better(self) -> bool:
         """Faster, with the same vectors."""
         return self.keeps_the_vectors and self.speedup > 1.0
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 by instructions of its own."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16"))
 
 
 def compare(

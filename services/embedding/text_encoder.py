@@ -23,8 +23,9 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from services.embedding.encoder import EncoderOptions, Vectors, pad, unit_length
 from services.embedding.folder import ModelFolderError, content_hash
 from services.embedding.fused import fuse_gelu
-from services.embedding.precision import Comparison, compare, has_bfloat16
+from services.embedding.precision import Comparison, compare
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
+from services.engine.devices import has_bfloat16
 
 __all__ = ["TextEncoder"]
 

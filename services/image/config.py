@@ -95,7 +95,8 @@ class ImageConfig(BaseModel):
     model_path: str = Field(min_length=1)  # a folder, absolute or below the root
     aliases: tuple[str, ...] = ()  # other names the model answers to
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    # Of the UNet. auto: bfloat16 where the device multiplies it by instructions of its own.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     num_threads: int | None = Field(default=None, ge=1, le=1024)  # None: cores of this process
     # Larger pictures are decoded in tiles of so many pixels a side, which bounds the memory.
     tile_size: int = Field(default=512, ge=64)

@@ -18,6 +18,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from services.engine.devices import has_bfloat16
 from services.image.model.autoencoder import Autoencoder
 from services.image.model.folder import ModelFolder, ModelFolderError, hash_files
 from services.image.model.invariance import make_batch_invariant
@@ -30,6 +31,13 @@ from services.image.types import Pixels
 __all__ = ["DiffusionModel", "LoraOptions", "ModelFolderError", "ModelOptions"]
 
 DType: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+_DTYPES: dict[DType, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 # What a UNet may ask for besides latents, timestep and text; nothing here gives it any.
 _UNSUPPORTED_UNET = (
@@ -47,7 +55,8 @@ class ModelOptions:
     """How to load a model."""
 
     device: str = "cpu"
-    dtype: DType = "float32"
+    # Of the UNet. auto: bfloat16 where the device multiplies it by instructions of its own.
+    dtype: DType | Literal["auto"] = "float32"
     loras: tuple[LoraOptions, ...] = ()
     tile_size: int = 512  # pixels a side; larger pictures are encoded and decoded in tiles
 
@@ -75,6 +84,7 @@ class DiffusionModel:
         self.weight_hash = weight_hash  # of all that decides what a picture looks like
         self.options = options
         self.device = torch.device(options.device)
+        self.dtype = _DTYPE_NAMES[unet.dtype]
         self.parameter_bytes = (
             parameter_bytes(unet) + autoencoder.parameter_bytes + text_encoder.parameter_bytes
         )
@@ -103,7 +113,7 @@ class DiffusionModel:
         files = folder.decisive_files()
         merged = [f"{hash_files(lora.files(), lora.path)} {lora.scale!r}" for lora in options.loras]
         return cls(
-            placed(unet, options.device, getattr(torch, options.dtype)),
+            placed(unet, options.device, _dtype(options)),
             Autoencoder(placed(vae, options.device), options.tile_size),
             TextEncoder(_load_tokenizer(folder), placed(text_model, options.device)),
             schedule,
@@ -119,10 +129,6 @@ class DiffusionModel:
     @property
     def loras(self) -> tuple[LoraOptions, ...]:
         return self.options.loras
-
-    @property
-    def dtype(self) -> DType:
-        return self.options.dtype
 
     @property
     def latent_channels(self) -> int:
@@ -186,6 +192,12 @@ class DiffusionModel:
     def decode(self, latents: torch.Tensor) -> Pixels:
         """`[C, h, w]` to `uint8 [h * f, w * f, 3]`."""
         return self._autoencoder.decode(latents)
+
+
+def _dtype(options: ModelOptions) -> torch.dtype:
+    if options.dtype != "auto":
+        return _DTYPES[options.dtype]
+    return torch.bfloat16 if has_bfloat16(torch.device(options.device)) else torch.float32
 
 
 def _check_unet(folder: ModelFolder) -> None:

@@ -8,7 +8,7 @@ import transformers
 from torch import nn
 
 from services.embedding.fused import fuse_gelu
-from services.embedding.precision import has_bfloat16
+from services.engine.devices import has_bfloat16
 
 pytestmark = pytest.mark.skipif(
     not has_bfloat16(torch.device("cpu")), reason="this CPU has no bfloat16 instructions"

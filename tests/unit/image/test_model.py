@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+from services.image.model import diffusion_model
 from services.image.model.diffusion_model import DiffusionModel, ModelFolderError, ModelOptions
 from tests.fakes.random_diffusion import random_diffusion_folder
 
@@ -73,6 +74,16 @@ def test_bfloat16_is_near_float32(folder: Path, model: DiffusionModel) -> None:
     expected, got = model.predict(*inputs), coarse.predict(*inputs)
     assert got.dtype == torch.float32
     assert 0 < (got - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_auto_is_what_the_device_is_fast_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    monkeypatch.setattr(diffusion_model, "has_bfloat16", lambda device: has_it)
+    chosen = DiffusionModel.load(folder, ModelOptions(dtype="auto"))
+    assert chosen.dtype == ("bfloat16" if has_it else "float32")
+    chosen.predict(torch.zeros(1, 4, 8, 8), torch.tensor([1.0]), chosen.encode_prompts([""]))
 
 
 def test_weight_hash_changes_with_weights_and_options(folder: Path) -> None:
