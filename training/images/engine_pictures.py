@@ -12,15 +12,18 @@ import numpy as np
 
 from services.image.loop.async_engine import AsyncImageEngine
 from services.image.loop.limits import EngineLimits
-from services.image.model.diffusion_model import DiffusionModel
+from services.image.model.diffusion_model import DiffusionModel, ModelOptions
 from services.image.types import Finished, PictureRequest, Sampling, SchedulerName
 from training.images.drawing import Pixels
 from training.images.eval_diffusion import AT_ONCE, GUIDANCE, STEPS, Generate
 
 
 def engine_generate(folder: Path, sampling: Sampling | None = None) -> Generate:
-    """Pictures of the diffusers folder; picture number i has seed i. Default: DDIM, as the card."""
-    model = DiffusionModel.load(folder)
+    """Pictures of the diffusers folder as it is served here; picture number i has seed i.
+
+    Default: DDIM, as the card.
+    """
+    model = DiffusionModel.load(folder, ModelOptions(dtype="auto"))
     chosen = sampling or Sampling(STEPS, SchedulerName.DDIM, GUIDANCE)
     seeds = count()
 

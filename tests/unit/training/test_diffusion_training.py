@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from training.images import autoencoder, diffusion, latents, text_encoder
@@ -15,13 +16,14 @@ from training.images.captions import parse
 from training.images.clip_tokenizer import build_tokenizer
 from training.images.diffusion import Recipe, Trainer, build_scheduler, spread_timesteps
 from training.images.drawing import draw_many
-from training.images.eval_diffusion import pipeline_generate, questions
+from training.images.eval_diffusion import GUIDANCE, STEPS, pipeline_generate, questions
 from training.images.export_diffusion import save_pipeline
 from training.images.optimizer import MixedOptimizer, as_matrix
 from training.images.scenes import is_held_out
 from training.images.text_encoder import TextRecipe
 
 CPU = torch.device("cpu")
+SERVE_CONFIG = Path(__file__).parents[3] / "deploy/serve/orrery.yaml"
 TINY_AUTOENCODER = AutoencoderRecipe(widths=(4, 4, 4), steps=2, batch_size=2, checkpoint_every=2)
 TINY = Recipe(
     widths=(8, 16), text=TextRecipe(width=16, layers=1, heads=2, steps=1, batch_size=4),
@@ -170,3 +172,10 @@ def test_taught_text_encoder_is_kept_and_loaded(tmp_path: Path) -> None:
     text_encoder.teach_facts(loaded, tokenizer, recipe, tmp_path / "text.pt")
     for left, right in zip(taught.parameters(), loaded.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_the_model_is_served_with_what_its_figures_are_of() -> None:
+    applications = yaml.safe_load(SERVE_CONFIG.read_text())["applications"]
+    [served] = [each for each in applications if each["name"] == "diffusion"]
+    expected = {"num_steps": STEPS, "guidance_scale": GUIDANCE, "scheduler": "ddim"}
+    assert served["args"]["defaults"] == expected
