@@ -22,15 +22,19 @@ from services.gateway.rendering.common import ChunkRenderer, total_usage
 from services.runtime.errors import Internal, OrreryError
 
 __all__ = [
+    "JSON_TYPE",
+    "Header",
     "Written",
     "bytes_answer",
     "event_answer",
     "json_answer",
+    "json_body",
     "streamed_answer",
     "written_answer",
 ]
 
 Header = tuple[bytes, bytes]
+JSON_TYPE: Header = (b"content-type", b"application/json")
 Messages = AsyncGenerator[tuple[int, pb.GenerateResponse], None]
 
 
@@ -60,10 +64,14 @@ def written_answer(write: Callable[[], Awaitable[Written]]) -> WhileConnected:
 
     async def content() -> tuple[bytes, Sequence[Header]]:
         document, token = await write()
-        body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
-        return body, ((b"content-type", b"application/json"), *token_headers(token))
+        return json_body(document), (JSON_TYPE, *token_headers(token))
 
     return bytes_answer(content)
+
+
+def json_body(document: Any) -> bytes:
+    """The document as text, the numbers of NumPy as they were written."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def bytes_answer(

@@ -87,10 +87,12 @@ def create_api(
     around the application puts `x-request-id` on answers itself.
     """
 
+    gateway = Gateway.of(config, upstream)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await upstream.close()
+        await gateway.close()
 
     api = FastAPI(
         title="Orrery",
@@ -99,7 +101,7 @@ def create_api(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    api.state.gateway = Gateway.of(config, upstream)
+    api.state.gateway = gateway
     for routes in _ROUTES:
         api.include_router(routes.router)
     api.add_middleware(

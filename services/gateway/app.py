@@ -16,6 +16,7 @@ from services.gateway.metrics import HttpMetrics
 from services.runtime.config import Settings, config_from_args
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
+from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -28,6 +29,7 @@ class Gateway:
         self._config = config
         self._settings = Settings.from_env()
         configure_logging(self._settings.log_level, self._settings.log_format)
+        ignore_pillow_warnings()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Serve calls this in the replica, and runs the lifespan of what it gets."""

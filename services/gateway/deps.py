@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +17,8 @@ from services.gateway.upstream import Caller, Service, Upstream
 
 __all__ = ["CallerDep", "ConsistencyDep", "Gateway", "GatewayDep"]
 
+_MASK_THREADS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
@@ -28,6 +31,7 @@ class Gateway:
     image_catalog: Catalog[image_pb2.GetImageModelResponse]
     retrieval: Service
     rag: Service
+    mask_threads: ThreadPoolExecutor
 
     @classmethod
     def of(cls, config: GatewayConfig, upstream: Upstream) -> Gateway:
@@ -59,7 +63,13 @@ class Gateway:
             Catalog(config.image_applications, config.catalog_ttl_s, ask_image),
             Service("retrieval", config.retrieval_application, upstream),
             Service("RAG", config.rag_application, upstream),
+            ThreadPoolExecutor(_MASK_THREADS, "gateway-mask"),
         )
+
+    async def close(self) -> None:
+        """Ends the threads and closes the upstream."""
+        self.mask_threads.shutdown(wait=False, cancel_futures=True)
+        await self.upstream.close()
 
 
 def _gateway(request: Request) -> Gateway:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from orrery import methods
+from orrery.requests.embedding import PURPOSES
 from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from services.gateway.catalog import ServedModel
@@ -22,13 +23,7 @@ from services.gateway.upstream import Caller, Service
 
 __all__ = ["Embedded", "EmbeddingJob", "embed"]
 
-_PURPOSES = MappingProxyType(
-    {
-        None: pb.EMBEDDING_PURPOSE_UNSPECIFIED,
-        "query": pb.EMBEDDING_PURPOSE_QUERY,
-        "passage": pb.EMBEDDING_PURPOSE_PASSAGE,
-    }
-)
+_PURPOSES = MappingProxyType(PURPOSES | {None: pb.EMBEDDING_PURPOSE_UNSPECIFIED})
 
 
 class Embedded(NamedTuple):

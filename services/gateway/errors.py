@@ -89,6 +89,7 @@ _EXPECTED: Mapping[str, str] = MappingProxyType(
         "model_type": "expected an object",
         "model_attributes_type": "expected a JSON object",
         "too_short": "expected at least {min_length} entries, got {actual_length}",
+        "too_long": "expected at most {max_length} entries, got {actual_length}",
         "string_too_short": "expected at least {min_length} characters",
         "string_too_long": "expected at most {max_length} characters",
         "greater_than_equal": "expected at least {ge}",

@@ -11,6 +11,7 @@ import base64
 import binascii
 import io
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from functools import partial
 
 from orrery.v1 import embedding_pb2
@@ -31,6 +32,8 @@ __all__ = [
 
 # Up to so many bytes, coding base64 takes less time than handing it to a thread.
 INLINE_BYTES = 64 << 10
+# A picture of no bytes takes as long as so many.
+_BYTES_PER_PICTURE = 4 << 10
 
 
 def embeds_pictures(info: embedding_pb2.GetEmbeddingModelResponse) -> bool:
@@ -62,7 +65,7 @@ async def decoded_pictures(
                 raise InvalidRequest(
                     f"{field}: {picture.num_bytes} bytes; expected at most {max_bytes}", field=field
                 )
-    size = sum(picture.num_bytes for _, picture in pictures)
+    size = sum(picture.num_bytes + _BYTES_PER_PICTURE for _, picture in pictures)
     return await offload_if_large(size, partial(_decode, pictures), above=INLINE_BYTES)
 
 
@@ -80,14 +83,18 @@ def _bytes_of(picture: EncodedPicture, field: str) -> bytes:
         raise InvalidRequest(f"{field}: expected base64", field=field) from error
 
 
-async def painted_mask(data: bytes, limits: PictureLimits, field: str) -> ImageContent:
+async def painted_mask(
+    data: bytes, limits: PictureLimits, field: str, threads: Executor
+) -> ImageContent:
     """OpenAI's mask, of which the wholly transparent is painted anew, as the contract's: black and
-    white, where white is painted anew.
+    white, where white is painted anew. The `threads` bound how many are open at once: a file of a
+    few kilobytes can hold pixels that fill 100 MiB.
 
     Raises `InvalidRequest` for one without transparency: black and white on their own mean one
     thing to some programs and the opposite to others.
     """
-    return await asyncio.to_thread(_mask, data, limits, field)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(threads, _mask, data, limits, field)
 
 
 def _mask(data: bytes, limits: PictureLimits, field: str) -> ImageContent:

@@ -10,6 +10,7 @@ from orrery.requests.pictures import ImageInput, Picture, as_images
 from orrery.v1 import embedding_pb2 as pb
 
 __all__ = [
+    "PURPOSES",
     "RERANK_METHODS",
     "EmbeddingInput",
     "EmbeddingPurpose",
@@ -31,7 +32,7 @@ SimilarityInput: TypeAlias = str | ImageInput
 EmbeddingPurpose: TypeAlias = Literal["query", "passage"]
 RerankMethod: TypeAlias = Literal["cross_encoder", "bi_encoder"]
 
-_PURPOSES = {
+PURPOSES = {
     "query": pb.EMBEDDING_PURPOSE_QUERY,
     "passage": pb.EMBEDDING_PURPOSE_PASSAGE,
 }
@@ -60,7 +61,7 @@ def build_embed(
         else:
             raise TypeError(f"{field}: expected a text or token ids, got {type(each).__name__}")
     if purpose is not None:
-        request.purpose = choose(_PURPOSES, purpose, "purpose")  # type: ignore[assignment]
+        request.purpose = choose(PURPOSES, purpose, "purpose")  # type: ignore[assignment]
     for name, value in (("dimensions", dimensions), ("truncate", truncate)):
         if value is not None:
             assign(request, name, value)

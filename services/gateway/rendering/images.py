@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from orrery.parsing.common import name_of
+from orrery.requests.images import SCHEDULERS
 from orrery.v1 import embedding_pb2
 from orrery.v1 import image_pb2 as pb
 from services.gateway import sse
@@ -103,7 +105,7 @@ class ImageEvents:
 
 def scheduler_name(scheduler: pb.DiffusionScheduler) -> str:
     """As requests call it."""
-    return pb.DiffusionScheduler.Name(scheduler).removeprefix("DIFFUSION_SCHEDULER_").lower()
+    return name_of(SCHEDULERS, scheduler)
 
 
 def classification_document(response: embedding_pb2.ClassifyResponse) -> dict[str, Any]:

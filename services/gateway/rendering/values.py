@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from orrery.v1 import common_pb2, retrieval_pb2
@@ -13,6 +14,7 @@ from services.gateway.field_names import as_client_wrote
 from services.gateway.upstream import error_of_item
 
 __all__ = [
+    "decimal",
     "item_error",
     "metadata",
     "seconds",
@@ -25,6 +27,11 @@ __all__ = [
 def seconds(time: Timestamp) -> int:
     """Since the Unix epoch."""
     return time.seconds
+
+
+def decimal(value: float) -> float:
+    """What was written before 32 bits held it: 0.8, which they make 0.800000012."""
+    return float(str(np.float32(value)))
 
 
 def metadata(values: Mapping[str, retrieval_pb2.MetadataValue]) -> dict[str, Any]:

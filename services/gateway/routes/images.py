@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from starlette.responses import Response
 from orrery.v1 import image_pb2 as pb
 from orrery.v1.common_pb2 import ImageContent
 from services.gateway import images, sse
-from services.gateway.answers import event_answer, json_answer
+from services.gateway.answers import JSON_TYPE, Header, bytes_answer, event_answer, json_body
 from services.gateway.body import JsonRoute, validated
 from services.gateway.catalog import ServedModel
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
@@ -87,7 +87,8 @@ async def edit_image(request: Request, gateway: GatewayDep, caller: CallerDep) -
     async def job() -> ImageJob:
         model = await _model(gateway, form.model, caller)
         service = Service("image", model.application, gateway.upstream)
-        message = edit_request(form, model.info, image, await _mask(upload, model.info))
+        mask = await _mask(gateway, upload, model.info)
+        message = edit_request(form, model.info, image, mask)
         return ImageJob(service, message, caller, IMAGE_NAMES)
 
     return _answer(form, "image_edit", job)
@@ -112,11 +113,13 @@ def _one_image(upload: Form) -> ImageContent:
     return ImageContent(data=file.data, media_type=file.media_type)
 
 
-async def _mask(upload: Form, info: pb.GetImageModelResponse) -> ImageContent | None:
+async def _mask(
+    gateway: Gateway, upload: Form, info: pb.GetImageModelResponse
+) -> ImageContent | None:
     if "mask" not in upload.files:
         return None
     limits = PictureLimits(max_bytes=info.max_image_bytes, max_pixels=info.max_image_pixels)
-    return await painted_mask(upload.file("mask").data, limits, "mask")
+    return await painted_mask(upload.file("mask").data, limits, "mask", gateway.mask_threads)
 
 
 async def _model(
@@ -128,19 +131,22 @@ async def _model(
 
 
 def _answer(
-    body: ImageParameters,
+    asked: ImageParameters,
     kind: Literal["image_generation", "image_edit"],
     make_job: Callable[[], Awaitable[ImageJob]],
 ) -> Response:
-    async def document() -> dict[str, Any]:
+    async def content() -> tuple[bytes, Sequence[Header]]:
         made = await images.complete(await make_job())
         size = sum(len(image.png) for image in made.images)
-        return await offload_if_large(size, partial(images_document, *made), above=INLINE_BYTES)
+        body = await offload_if_large(
+            size, lambda: json_body(images_document(*made)), above=INLINE_BYTES
+        )
+        return body, (JSON_TYPE,)
 
     async def begin() -> AsyncGenerator[bytes, None]:
-        return _events(await make_job(), ImageEvents(kind, body.num_returned))
+        return _events(await make_job(), ImageEvents(kind, asked.num_returned))
 
-    return event_answer(begin, _error_event) if body.stream else json_answer(document)
+    return event_answer(begin, _error_event) if asked.stream else bytes_answer(content)
 
 
 async def _events(job: ImageJob, events: ImageEvents) -> AsyncGenerator[bytes, None]:

@@ -11,6 +11,7 @@ from services.gateway.catalog import ServedModel
 from services.gateway.deps import CallerDep, GatewayDep
 from services.gateway.pictures import embeds_pictures
 from services.gateway.rendering.images import scheduler_name
+from services.gateway.rendering.values import decimal
 from services.gateway.routes.documentation import ERROR_RESPONSES
 from services.gateway.schemas.models import ImageModel, Model, ModelList
 from services.runtime.errors import ModelNotFound
@@ -82,10 +83,12 @@ def _image_model(model: ServedModel[GetImageModelResponse]) -> Model:
             max_pixels=info.max_pixels,
             default_steps=info.default_num_steps,
             max_steps=info.max_num_steps,
-            default_guidance_scale=info.default_guidance_scale,
-            max_guidance_scale=info.max_guidance_scale,
+            default_guidance_scale=decimal(info.default_guidance_scale),
+            max_guidance_scale=decimal(info.max_guidance_scale),
             default_scheduler=scheduler_name(info.default_scheduler),
             schedulers=[scheduler_name(scheduler) for scheduler in info.schedulers],
+            default_karras_sigmas=info.default_karras_sigmas,
+            default_strength=decimal(info.default_strength),
             max_n=info.max_n,
             can_rank=info.can_rank,
             loras=list(info.loras),

@@ -10,6 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 __all__ = [
+    "MAX_ENTRIES",
     "CollectionName",
     "ConsistencyToken",
     "Float",
@@ -23,6 +24,9 @@ __all__ = [
 ]
 
 MAX_UINT32 = 2**32 - 1
+# Of a list whose entries are read one by one, on the event loop: a body has room for millions of
+# empty ones. As in OpenAI's API; what is too many for a service, the service says.
+MAX_ENTRIES = 2048
 
 UInt32 = Annotated[int, Field(ge=0, le=MAX_UINT32)]
 ModelName = Annotated[

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.gateway.schemas.base import ModelName, StrictModel, UInt32, User, refuse
+from services.gateway.schemas.base import (
+    MAX_ENTRIES,
+    ModelName,
+    StrictModel,
+    UInt32,
+    User,
+    refuse,
+)
 from services.gateway.schemas.embeddings import EmbeddingUsage
 from services.gateway.schemas.pictures import PictureText
 
@@ -52,7 +59,7 @@ class ClassificationRequest(ClassificationParameters):
     )
 
     image: PictureText | None = None
-    images: Annotated[list[PictureText], Field(min_length=1)] | None = None
+    images: Annotated[list[PictureText], Field(min_length=1, max_length=MAX_ENTRIES)] | None = None
 
     @model_validator(mode="after")
     def _one_or_many(self) -> ClassificationRequest:

@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from services.gateway.schemas.base import ModelName, StrictModel, UInt32, User, refuse
+from orrery.requests.embedding import EmbeddingPurpose, RerankMethod
+from services.gateway.schemas.base import (
+    MAX_ENTRIES,
+    ModelName,
+    StrictModel,
+    UInt32,
+    User,
+    refuse,
+)
 from services.gateway.schemas.inputs import TextsTokensOrPictures
 from services.gateway.schemas.pictures import EncodedPicture
 
@@ -40,7 +48,7 @@ class EmbeddingRequest(StrictModel):
     )
     user: User | None = None
     # Beyond OpenAI's API.
-    purpose: Literal["query", "passage"] | None = Field(
+    purpose: EmbeddingPurpose | None = Field(
         None,
         description="Some models put another prompt before queries than before passages. "
         "Default: the text as it is.",
@@ -115,7 +123,7 @@ class RerankRequest(StrictModel):
         "served, with the best method that it has.",
     )
     query: Annotated[str, Field(min_length=1)]
-    documents: Annotated[list[_DocumentText], Field(min_length=1)] = Field(
+    documents: Annotated[list[_DocumentText], Field(min_length=1, max_length=MAX_ENTRIES)] = Field(
         description="Each a string or an object with its `text`."
     )
     top_n: Annotated[UInt32, Field(ge=1)] | None = Field(
@@ -123,9 +131,7 @@ class RerankRequest(StrictModel):
     )
     return_documents: bool | None = Field(None, description="Default false.")
     # Beyond their APIs.
-    method: Literal["cross_encoder", "bi_encoder"] | None = Field(
-        None, description="Default: the best that the model has."
-    )
+    method: RerankMethod | None = Field(None, description="Default: the best that the model has.")
     user: User | None = None
 
 
@@ -143,6 +149,6 @@ class RerankAnswer(BaseModel):
     id: str
     object: Literal["list"]
     model: str = Field(description="The model that scored.")
-    method: Literal["cross_encoder", "bi_encoder"]
+    method: RerankMethod
     results: list[RerankResult] = Field(description="Best first.")
     usage: EmbeddingUsage

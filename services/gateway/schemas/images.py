@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from orrery.requests.images import DiffusionScheduler
 from services.gateway.schemas.base import (
     Float,
     ModelName,
@@ -94,7 +95,7 @@ class ImageParameters(StrictModel):
     guidance_rescale: Float | None = Field(
         None, description="Against colours that guidance drives too far, 0 to 1. Default 0."
     )
-    scheduler: Literal["ddim", "euler", "euler_ancestral", "dpm_solver_pp_2m"] | None = None
+    scheduler: DiffusionScheduler | None = None
     eta: Float | None = Field(None, description="Of `ddim`: 0 = no noise is added, to 1.")
     karras_sigmas: bool | None = Field(
         None, description="Noise levels as in Karras et al. 2022; not with `ddim`."
@@ -160,7 +161,7 @@ class ImageEditForm(ImageParameters):
     strength: Float | None = Field(
         None,
         description="How far from the picture: above 0, to 1 = from pure noise. Of `steps`, this "
-        "share is done. Default 0.8.",
+        "share is done. `/v1/models` tells the default.",
     )
     output_compression: Annotated[Any, Unsupported("PNG files lose nothing", ("100",))] = None
     input_fidelity: Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    Field,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -13,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from services.gateway.schemas.base import StrictModel, UInt32, refuse
+from services.gateway.schemas.base import MAX_ENTRIES, StrictModel, UInt32, refuse
 from services.gateway.schemas.pictures import EncodedPicture, ImageUrl
 
 __all__ = ["TextsOrTokens", "TextsTokensOrPictures"]
@@ -32,6 +33,8 @@ def _as_list(value: Any, info: ValidationInfo) -> list[str] | list[list[int]]:
         raise refuse("invalid_type", _EXPECTED)
     if not value:
         raise refuse("invalid_value", "expected at least one entry, got an empty list")
+    if isinstance(value[0], str | list) and len(value) > MAX_ENTRIES:
+        raise refuse("invalid_value", f"expected at most {MAX_ENTRIES} entries, got {len(value)}")
     try:
         if isinstance(value[0], str):
             return _TEXTS.validate_python(value, strict=True)
@@ -88,7 +91,9 @@ def _part(value: Any) -> Any:
     return {"type": "text", "text": value} if isinstance(value, str) else value
 
 
-_PARTS = TypeAdapter(list[Annotated[InputPart, BeforeValidator(_part)]])
+_PARTS = TypeAdapter(
+    Annotated[list[Annotated[InputPart, BeforeValidator(_part)]], Field(max_length=MAX_ENTRIES)]
+)
 
 
 def _as_mixed_list(

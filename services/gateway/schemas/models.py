@@ -23,6 +23,8 @@ class ImageModel(BaseModel):
     max_guidance_scale: float
     default_scheduler: str
     schedulers: list[str]
+    default_karras_sigmas: bool = Field(description="Of schedulers other than `ddim`.")
+    default_strength: float = Field(description="Of edits.")
     max_n: int
     can_rank: bool = Field(description="Whether `rank_by_similarity` can be asked for.")
     loras: list[str] = Field(description="Merged into its weights.")

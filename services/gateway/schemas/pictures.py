@@ -39,6 +39,13 @@ class EncodedPicture:
 def _picture(value: Any) -> EncodedPicture:
     if not isinstance(value, str):
         raise refuse("invalid_type", _EXPECTED)
+    picture = _located(value)
+    if picture.start == len(value):
+        raise refuse("invalid_value", f"{_EXPECTED}, got nothing")
+    return picture
+
+
+def _located(value: str) -> EncodedPicture:
     scheme = _SCHEME.match(value[:_MAX_HEAD_CHARS].lstrip())
     if scheme is None:
         return EncodedPicture(value, 0, "")

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from orrery.requests.embedding import RerankMethod
 from services.gateway.schemas.base import (
+    MAX_ENTRIES,
     CollectionName,
     ConsistencyToken,
     Float,
@@ -47,9 +49,7 @@ class RankingParameters(StrictModel):
         None, description="Least similarity of the vectors; in sparse mode, least BM25 score."
     )
     diversity: DiversityInput | None = Field(None, description="`{}` for the default.")
-    rerank: Literal["cross_encoder", "bi_encoder"] | None = Field(
-        None, description="Default: no reranking."
-    )
+    rerank: RerankMethod | None = Field(None, description="Default: no reranking.")
 
 
 def _query(value: Any) -> Any:
@@ -89,7 +89,7 @@ class SearchRequest(RankingParameters):
 
     collection: CollectionName
     query: _Query | None = None
-    queries: Annotated[list[_Query], Field(min_length=1)] | None = None
+    queries: Annotated[list[_Query], Field(min_length=1, max_length=MAX_ENTRIES)] | None = None
     k: UInt32 | None = Field(None, description="Chunks returned. Default 10.")
     mode: SearchMode | None = Field(
         None, description="Default `hybrid`, where query and collection allow it."

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from orrery.requests.images import SCHEDULERS
 from orrery.v1 import embedding_pb2
 from orrery.v1 import image_pb2 as pb
 from orrery.v1.common_pb2 import ImageContent
+from services.gateway.rendering.values import decimal
 from services.gateway.schemas.classification import ClassificationParameters
 from services.gateway.schemas.images import (
     ImageEditForm,
@@ -17,15 +19,7 @@ from services.gateway.schemas.images import (
 
 __all__ = ["IMAGE_NAMES", "classify_request", "edit_request", "generate_request"]
 
-_SCHEDULERS = MappingProxyType(
-    {
-        None: pb.DIFFUSION_SCHEDULER_UNSPECIFIED,
-        "ddim": pb.DIFFUSION_SCHEDULER_DDIM,
-        "euler": pb.DIFFUSION_SCHEDULER_EULER,
-        "euler_ancestral": pb.DIFFUSION_SCHEDULER_EULER_ANCESTRAL,
-        "dpm_solver_pp_2m": pb.DIFFUSION_SCHEDULER_DPM_SOLVER_PP_2M,
-    }
-)
+_SCHEDULERS = MappingProxyType(SCHEDULERS | {None: pb.DIFFUSION_SCHEDULER_UNSPECIFIED})
 # A client writes parameters beside the prompt, and some by OpenAI's names.
 IMAGE_NAMES = MappingProxyType(
     {
@@ -37,17 +31,16 @@ IMAGE_NAMES = MappingProxyType(
         "parameters.previews.every_num_steps": "partial_images",
     }
 )
-# The contract's, of edits.
-_DEFAULT_STRENGTH = 0.8
 
 
 def generate_request(
     body: ImageGenerationRequest, model: pb.GetImageModelResponse
 ) -> pb.ImageServiceGenerateRequest:
     """Pictures from a text."""
-    num_steps = model.default_num_steps if body.steps is None else body.steps
     return pb.ImageServiceGenerateRequest(
-        model=model.model, prompt=body.prompt, parameters=_parameters(body, num_steps)
+        model=model.model,
+        prompt=body.prompt,
+        parameters=_parameters(body, _num_steps(body, model)),
     )
 
 
@@ -58,15 +51,15 @@ def edit_request(
     mask: ImageContent | None,
 ) -> pb.EditRequest:
     """A picture changed by a text."""
-    num_steps = model.default_num_steps if form.steps is None else form.steps
-    strength = _DEFAULT_STRENGTH if form.strength is None else form.strength
+    strength = decimal(model.default_strength) if form.strength is None else form.strength
+    num_steps_done = int(_num_steps(form, model) * min(max(strength, 0.0), 1.0))
     return pb.EditRequest(
         model=model.model,
         prompt=form.prompt,
         image=image,
         mask=mask,
         strength=form.strength,
-        parameters=_parameters(form, int(num_steps * min(max(strength, 0.0), 1.0))),
+        parameters=_parameters(form, num_steps_done),
     )
 
 
@@ -81,6 +74,10 @@ def classify_request(
         templates=body.templates,
         top_n=body.top_n,
     )
+
+
+def _num_steps(body: ImageParameters, model: pb.GetImageModelResponse) -> int:
+    return model.default_num_steps if body.steps is None else body.steps
 
 
 def _parameters(body: ImageParameters, num_steps_done: int) -> pb.DiffusionParameters:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from orrery.requests import embedding
 from orrery.v1 import embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from orrery.v1.common_pb2 import ImageContent
@@ -32,11 +33,7 @@ __all__ = [
 ]
 
 RERANK_METHODS = MappingProxyType(
-    {
-        None: embedding_pb2.RERANK_METHOD_UNSPECIFIED,
-        "cross_encoder": embedding_pb2.RERANK_METHOD_CROSS_ENCODER,
-        "bi_encoder": embedding_pb2.RERANK_METHOD_BI_ENCODER,
-    }
+    embedding.RERANK_METHODS | {None: embedding_pb2.RERANK_METHOD_UNSPECIFIED}
 )
 SEARCH_MODES = MappingProxyType(
     {

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import threading
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,18 +16,27 @@ import httpx
 import pytest
 
 from orrery.v1 import image_pb2 as pb
+from services.gateway import pictures
 from services.gateway.config import GatewayConfig
 from services.runtime.errors import DeadlineExceeded, DependencyDown, Overloaded
+from services.runtime.pictures import decode_transparency
 from tests.fakes.gateway_server import RunningGateway
 from tests.fakes.image_gateway import image_gateway
 from tests.fakes.scripted_images import ScriptedEngine, ScriptedSettings
 from tests.unit.gateway.conftest import OpenScripted
-from tests.unit.gateway.drawn import png
+from tests.unit.gateway.drawn import half_transparent, png
 from tests.unit.gateway.scripted_upstream import ScriptedUpstream
 
 URL = "/v1/images/generations"
+EDITS = "/v1/images/edits"
 CONFIG = GatewayConfig(applications=("toy",), image_applications=("diffusion",))
-INFO = pb.GetImageModelResponse(model="tiny", default_num_steps=10)
+INFO = pb.GetImageModelResponse(
+    model="tiny",
+    default_num_steps=10,
+    default_strength=0.7,
+    max_image_bytes=1 << 20,
+    max_image_pixels=1 << 20,
+)
 PICTURE = pb.GeneratedImage(png=png(), width=64, height=64, recipe=pb.ImageRecipe(scheduler=1))
 
 
@@ -190,6 +200,48 @@ async def test_large_pictures_are_whole(open_scripted: OpenScripted) -> None:
     for block in events[:2]:
         assert b64decode(json.loads(block.split("data: ")[1])["b64_json"]) == data
     assert upstream.requests("Generate")[1].parameters.previews.every_num_steps == 5
+
+
+async def test_partial_pictures_of_an_edit_are_counted_by_the_models_own_strength(
+    open_scripted: OpenScripted,
+) -> None:
+    """Seven of ten steps: 0.7 as it was configured, and not as 32 bits have it."""
+    end = answer(done=pb.ImagesDone())
+    upstream = ScriptedUpstream({"GetImageModel": INFO, "Edit": [answer(image=PICTURE), end]})
+    form = {"prompt": "x", "stream": "true", "partial_images": "2"}
+    async with open_scripted(upstream, CONFIG) as client:
+        for strength in ({}, {"strength": "0.2"}):
+            await client.post(EDITS, files={"image": png()}, data=form | strength)
+    by_default, given = upstream.requests("Edit")
+    assert not by_default.HasField("strength")
+    assert by_default.parameters.previews.every_num_steps == 3
+    assert given.parameters.previews.every_num_steps == 1
+
+
+async def test_few_masks_are_open_at_once_however_many_callers_send_one(
+    open_scripted: OpenScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = threading.Lock()
+    num_open, most = 0, 0
+
+    def decode(*args: Any) -> Any:
+        nonlocal num_open, most
+        with counting:
+            num_open += 1
+            most = max(most, num_open)
+        time.sleep(0.05)  # so that all that may be open at once are
+        with counting:
+            num_open -= 1
+        return decode_transparency(*args)
+
+    monkeypatch.setattr(pictures, "decode_transparency", decode)
+    end = answer(done=pb.ImagesDone())
+    upstream = ScriptedUpstream({"GetImageModel": INFO, "Edit": [answer(image=PICTURE), end]})
+    files = {"image": png(), "mask": half_transparent()}
+    async with open_scripted(upstream, CONFIG) as client:
+        sent = (client.post(EDITS, files=files, data={"prompt": "x"}) for _ in range(6))
+        assert [response.status_code for response in await asyncio.gather(*sent)] == [200] * 6
+    assert most == 2
 
 
 async def test_gateway_without_an_image_service_says_so(open_scripted: OpenScripted) -> None:

@@ -119,7 +119,8 @@ def test_base64_alone_is_a_picture_too(clip: httpx.Client) -> None:
         (["a", picture("AAA")], "input[1]", "invalid_value"),
         (["a", picture("not base64!")], "input[1]", "invalid_value"),
         (["a", picture("é")], "input[1]", "invalid_value"),
-        (["a", picture("")], "input[1]", "invalid_value"),
+        (["a", picture("")], "input[1].image_url.url", "invalid_value"),
+        ([picture("data:image/png;base64,")], "input[0].image_url.url", "invalid_value"),
         (["a", picture(data_url(b"no picture"))], "input[1]", "invalid_value"),
         ([picture(data_url(png())), picture(data_url(png()[:70]))], "input[1]", "invalid_value"),
         (["a", picture(data_url(png(), "image/jpeg"))], "input[1]", "invalid_value"),
@@ -171,6 +172,31 @@ async def test_services_fields_are_those_of_the_one_list(open_scripted: OpenScri
         response = await client.post(EMBEDDINGS, json={"model": "clip", "input": given})
     error = response.json()["error"]
     assert (error["param"], error["message"]) == ("input[3]", "input[3]: broken")
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "param"),
+    [
+        (EMBEDDINGS, {"model": "clip", "input": [picture("AAAA")] * 3000}, "input"),
+        (EMBEDDINGS, {"model": "clip", "input": [picture("")] * 3000}, "input"),
+        (EMBEDDINGS, {"model": "clip", "input": [""] * 3000}, "input"),
+        (EMBEDDINGS, {"model": "clip", "input": [[]] * 3000}, "input"),
+        (CLASSIFY, {"labels": LABELS, "images": ["AAAA"] * 3000}, "images"),
+        ("/v1/search", {"collection": "docs", "queries": [{"image": "AAAA"}] * 3000}, "queries"),
+        ("/v1/rerank", {"query": "a", "documents": [""] * 3000}, "documents"),
+    ],
+)
+async def test_more_entries_than_any_service_takes_are_refused_before_they_are_read(
+    open_scripted: OpenScripted, url: str, body: dict[str, Any], param: str
+) -> None:
+    upstream = ScriptedUpstream({})
+    async with open_scripted(upstream) as client:
+        response = await client.post(url, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["message"] == f"{param}: expected at most 2048 entries, got 3000"
+    assert (error["param"], error["code"]) == (param, "invalid_value")
+    assert not upstream.asked
 
 
 # --- classification ---------------------------------------------------------------------------
@@ -236,6 +262,7 @@ ONE = {"image": data_url(png())}
         ({"image": data_url(b"no picture"), "labels": LABELS}, "image", "invalid_value"),
         ({"images": [ONE["image"], "AAAA"], "labels": LABELS}, "images[1]", "invalid_value"),
         ({"images": [ONE["image"], "?"], "labels": LABELS}, "images[1]", "invalid_value"),
+        ({"images": [ONE["image"], ""], "labels": LABELS}, "images[1]", "invalid_value"),
     ],
 )
 def test_wrong_classification_is_refused_by_name(
@@ -299,6 +326,7 @@ def test_models_say_what_they_read_and_make(clip: httpx.Client) -> None:
     assert limits["default_scheduler"] in limits["schedulers"]
     assert len(limits["schedulers"]) == 4
     assert limits["can_rank"] is True
+    assert (limits["default_strength"], limits["default_karras_sigmas"]) == (0.8, False)
     assert "image" not in models["toy"]
     for name in ("diffusion", "orrery-diffusion", "scripted-diffusion"):
         assert clip.get(f"/v1/models/{name}").json() == models["scripted-diffusion"]
@@ -372,6 +400,7 @@ def test_many_searches_by_picture_at_once(gallery: httpx.Client) -> None:
         ({"image": data_url(b"no picture")}, "query.image", "invalid_value"),
         ({"image": data_url(png()), "vector": [0.0] * 64}, "query.image", "invalid_value"),
         ({"picture": "AAAA"}, "query.picture", "unknown_parameter"),
+        ({"image": ""}, "query.image", "invalid_value"),
     ],
 )
 def test_wrong_picture_of_a_query_is_refused_by_name(
