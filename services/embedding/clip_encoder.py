@@ -21,12 +21,13 @@ from torch import nn
 from transformers import AutoTokenizer, CLIPModel
 
 from services.embedding.encoder import EncoderOptions, Vectors, pad
-from services.embedding.folder import ModelFolderError, content_hash
+from services.embedding.folder import content_hash
 from services.embedding.fused import fuse_gelu
 from services.embedding.precision import Comparison, compare
 from services.embedding.preprocessing import Pixels, Preprocessing, load_preprocessing
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
 from services.engine.devices import has_bfloat16
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["ClipEncoder", "find_clip"]
 

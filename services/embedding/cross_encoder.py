@@ -20,7 +20,8 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer
 
 from services.embedding.encoder import pad
-from services.embedding.folder import ModelFolderError, content_hash, find_folder
+from services.embedding.folder import content_hash, find_folder
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["PairScorer", "ScorerOptions", "TokenizedPair"]
 

@@ -5,18 +5,15 @@ Knows nothing of what the weights mean.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-__all__ = ["ModelFolderError", "content_hash", "find_folder"]
+from services.runtime.model_files import ModelFolderError, hash_files
+
+__all__ = ["content_hash", "find_folder"]
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _WEIGHTS = "*.safetensors"
-
-
-class ModelFolderError(Exception):
-    """A model cannot be loaded; the message names the folder and what is wrong with it."""
 
 
 def find_folder(name: str) -> Path:
@@ -47,11 +44,5 @@ def content_hash(folder: Path) -> str:
     for part in {path.parent for pattern in _PICKLES for path in folder.rglob(pattern)}:
         if not any(part.glob(_WEIGHTS)):
             raise ModelFolderError(f"{part}: weights are pickled; expected safetensors")
-    digest = hashlib.sha256()
     decisive = [*folder.rglob(_WEIGHTS), *folder.rglob("*config.json"), folder / "modules.json"]
-    for path in sorted(path for path in decisive if path.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return hash_files(sorted(path for path in decisive if path.is_file()), folder)

@@ -19,8 +19,9 @@ from services.embedding.clip_encoder import ClipEncoder, find_clip
 from services.embedding.config import EmbeddingConfig
 from services.embedding.cross_encoder import PairScorer, ScorerOptions
 from services.embedding.encoder import Encoder, EncoderOptions
-from services.embedding.folder import ModelFolderError, find_folder
+from services.embedding.folder import find_folder
 from services.embedding.text_encoder import TextEncoder
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["Models", "load_encoder", "load_models"]
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from services.embedding.folder import ModelFolderError
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["Pixels", "Preprocessing", "load_preprocessing"]
 

@@ -21,11 +21,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 
 from services.embedding.encoder import EncoderOptions, Vectors, pad, unit_length
-from services.embedding.folder import ModelFolderError, content_hash
+from services.embedding.folder import content_hash
 from services.embedding.fused import fuse_gelu
 from services.embedding.precision import Comparison, compare
 from services.embedding.tokenization import InputTokenizer, TokenizedInput, TokenizerSettings
 from services.engine.devices import has_bfloat16
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["TextEncoder"]
 

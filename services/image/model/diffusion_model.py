@@ -20,15 +20,16 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from services.engine.devices import has_bfloat16
 from services.image.model.autoencoder import Autoencoder
-from services.image.model.folder import ModelFolder, ModelFolderError, hash_files
+from services.image.model.folder import ModelFolder
 from services.image.model.invariance import make_batch_invariant
 from services.image.model.lora import LoraOptions, merge_lora
 from services.image.model.modules import load_module, parameter_bytes, placed
 from services.image.model.text_encoder import TextEncoder
 from services.image.schedulers.noise_schedule import NoiseSchedule
 from services.image.types import Pixels
+from services.runtime.model_files import ModelFolderError, hash_files
 
-__all__ = ["DiffusionModel", "LoraOptions", "ModelFolderError", "ModelOptions"]
+__all__ = ["DiffusionModel", "LoraOptions", "ModelOptions"]
 
 DType: TypeAlias = Literal["float32", "bfloat16", "float16"]
 

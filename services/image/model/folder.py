@@ -1,4 +1,4 @@
-"""A diffusers folder on disk: its parts, that this service can run them, what they hash to.
+"""A diffusers folder on disk: its parts, and that this service can run them.
 
 Refuses at load, by name, what would make other pictures than diffusers' own pipeline, and weights
 that are pickled: a pickle runs code when it is loaded. Knows nothing of what the weights mean.
@@ -6,14 +6,15 @@ that are pickled: a pickle runs code when it is loaded. Knows nothing of what th
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ModelFolder", "ModelFolderError", "hash_files", "read_json"]
+from services.runtime.model_files import ModelFolderError
+
+__all__ = ["ModelFolder", "read_json"]
 
 _PIPELINES = (
     "StableDiffusionPipeline",
@@ -31,10 +32,6 @@ _UNUSED = frozenset({"safety_checker", "feature_extractor", "scheduler"})
 _WEIGHTS = "*.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.msgpack")
 _VARIANTS = ("", "fp16", "bf16", "fp32")
-
-
-class ModelFolderError(ValueError):
-    """A model cannot be loaded; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +105,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelFolderError(f"{path}: expected a JSON object")
     return content
-
-
-def hash_files(files: Iterable[Path], root: Path, *more: str) -> str:
-    """SHA-256, in hex, over names below `root`, contents, and `more` that decides."""
-    digest = hashlib.sha256()
-    for path in files:
-        name = path.relative_to(root) if path.is_relative_to(root) else path.name
-        digest.update(f"{name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    for text in more:
-        digest.update(f"{text}\0".encode())
-    return digest.hexdigest()
 
 
 def _check_part(index_path: Path, part: str, value: list[Any]) -> None:

@@ -21,7 +21,8 @@ from diffusers.utils.state_dict_utils import StateDictType
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
 
-from services.image.model.folder import ModelFolderError, read_json
+from services.image.model.folder import read_json
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["LoraOptions", "merge_lora"]
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from services.image.model.folder import ModelFolder, ModelFolderError
+from services.image.model.folder import ModelFolder
+from services.runtime.model_files import ModelFolderError
 
 __all__ = ["load_module", "parameter_bytes", "placed"]
 

@@ -16,9 +16,9 @@ from transformers.models.clip import CLIPImageProcessorPil
 
 from services.embedding.clip_encoder import MIN_COSINE, ClipEncoder
 from services.embedding.encoder import EncoderOptions, Vectors
-from services.embedding.folder import ModelFolderError
 from services.embedding.loading import load_encoder
 from services.embedding.tokenization import TokenizedInput
+from services.runtime.model_files import ModelFolderError
 from tests.fakes.random_clip import DIMENSIONS, IMAGE_SIZE, PATCH_SIZE, random_clip_folder
 from tests.unit.embedding.pictures import pictures
 

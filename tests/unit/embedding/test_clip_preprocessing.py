@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.clip import CLIPImageProcessorPil
 
-from services.embedding.folder import ModelFolderError
 from services.embedding.preprocessing import Preprocessing, load_preprocessing
+from services.runtime.model_files import ModelFolderError
 from tests.unit.embedding.pictures import picture, pictures
 
 SQUARE = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}

@@ -14,8 +14,8 @@ import pytest
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding.clip_encoder import ClipPictures
 from services.embedding.config import EmbeddingConfig, PicturesConfig
-from services.embedding.folder import ModelFolderError
 from services.embedding.loading import load_models
+from services.runtime.model_files import ModelFolderError
 from tests.contract.clip_served import ServedClip, clip_in_process, vectors
 from tests.contract.embedding_served import in_process
 from tests.contract.served import refusal

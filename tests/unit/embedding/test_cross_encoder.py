@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from services.embedding.cross_encoder import PairScorer, ScorerOptions
-from services.embedding.folder import ModelFolderError
+from services.runtime.model_files import ModelFolderError
 from tests.unit.embedding.conftest import save_scorer
 from tests.unit.embedding.texts import TEXTS
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from services.embedding.folder import ModelFolderError, content_hash, find_folder
+from services.embedding.folder import content_hash, find_folder
+from services.runtime.model_files import ModelFolderError
 
 
 @pytest.fixture

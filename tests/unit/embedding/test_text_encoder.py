@@ -10,10 +10,10 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from services.embedding.encoder import Encoder, EncoderOptions, Vectors
-from services.embedding.folder import ModelFolderError
 from services.embedding.loading import load_encoder
 from services.embedding.precision import MIN_COSINE
 from services.embedding.tokenization import TokenizedInput
+from services.runtime.model_files import ModelFolderError
 from tests.unit.embedding.conftest import PROMPTS, save_encoder
 from tests.unit.embedding.texts import TEXTS
 

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel
 
 from services.image.model.diffusion_model import DiffusionModel, ModelOptions
-from services.image.model.folder import ModelFolderError
 from services.image.model.lora import LoraOptions, merge_lora
+from services.runtime.model_files import ModelFolderError
 from tests.fakes.random_diffusion import random_diffusion_folder
 
 Tensors = dict[str, torch.Tensor]

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from services.image.model import diffusion_model
-from services.image.model.diffusion_model import DiffusionModel, ModelFolderError, ModelOptions
+from services.image.model.diffusion_model import DiffusionModel, ModelOptions
+from services.runtime.model_files import ModelFolderError
 from tests.fakes.random_diffusion import random_diffusion_folder
 
 _UNET = "unet/diffusion_pytorch_model.safetensors"
