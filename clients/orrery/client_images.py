@@ -50,14 +50,14 @@ class Images:
         Args:
             prompt: At least one character other than white space.
             on_progress: Told after every step of every picture.
-            on_preview: Given a preview every few steps (`preview_every`).
+            on_preview: Given a preview every few steps: `preview_every`, or the application's own.
             application: Where to make them.
             timeout_s: Time of the call in seconds; None = the client's, `math.inf` = no limit.
             request_id: 1 to 128 visible ASCII characters; made up if None.
             **options: See `ImageOptions`.
 
         Raises:
-            TypeError: An unknown keyword, or a value of a wrong type.
+            TypeError: An unknown keyword, a wrong type, or previews without `on_preview`.
             OrreryError: See `orrery.errors`.
         """
         opening = self._calls.generate(
@@ -86,7 +86,7 @@ class Images:
         opening = self._calls.generate(
             prompt,
             options,
-            previews=False,
+            previews=None,
             application=application,
             options=CallOptions(None, timeout_s, request_id),
         )
@@ -114,14 +114,14 @@ class Images:
             mask: As large as the picture; white is painted anew, black stays as it is.
             strength: How far from the picture: 1 = from pure noise.
             on_progress: Told after every step of every picture.
-            on_preview: Given a preview every few steps (`preview_every`).
+            on_preview: Given a preview every few steps: `preview_every`, or the application's own.
             application: Where to edit.
             timeout_s: Time of the call in seconds; None = the client's, `math.inf` = no limit.
             request_id: 1 to 128 visible ASCII characters; made up if None.
             **options: See `ImageOptions`.
 
         Raises:
-            TypeError: An unknown keyword, or a value of a wrong type.
+            TypeError: An unknown keyword, a wrong type, or previews without `on_preview`.
             OrreryError: See `orrery.errors`.
         """
         opening = self._calls.edit(
@@ -155,7 +155,7 @@ class Images:
             prompt,
             EditSource(image, mask, strength),
             options,
-            previews=False,
+            previews=None,
             application=application,
             options=CallOptions(None, timeout_s, request_id),
         )
@@ -226,7 +226,7 @@ class AsyncImages:
         opening = self._calls.generate(
             prompt,
             options,
-            previews=False,
+            previews=None,
             application=application,
             options=CallOptions(None, timeout_s, request_id),
         )
@@ -275,7 +275,7 @@ class AsyncImages:
             prompt,
             EditSource(image, mask, strength),
             options,
-            previews=False,
+            previews=None,
             application=application,
             options=CallOptions(None, timeout_s, request_id),
         )

@@ -20,7 +20,8 @@ __all__ = ["ImageCalls"]
 class ImageCalls:
     """`application` None = the one of the client's settings.
 
-    `previews` = somebody waits for them, even where the options do not say how often.
+    `previews`: whether somebody waits for them, even where the options do not say how often; None =
+    the options say.
     """
 
     def __init__(self, settings: ClientSettings) -> None:
@@ -31,7 +32,7 @@ class ImageCalls:
         prompt: str,
         image_options: Mapping[str, Any],
         *,
-        previews: bool,
+        previews: bool | None,
         application: str | None,
         options: CallOptions,
     ) -> StreamOpening:
@@ -47,7 +48,7 @@ class ImageCalls:
         source: EditSource,
         image_options: Mapping[str, Any],
         *,
-        previews: bool,
+        previews: bool | None,
         application: str | None,
         options: CallOptions,
     ) -> StreamOpening:

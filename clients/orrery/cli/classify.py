@@ -29,7 +29,10 @@ def classify(
     labels: Annotated[
         list[str],
         typer.Option(
-            "--labels", "-l", metavar="LABEL,LABEL", help="At least two; may be repeated."
+            "--labels",
+            "-l",
+            metavar="LABEL,LABEL",
+            help="At least two, between commas: no label can hold one. May be repeated.",
         ),
     ],
     templates: Annotated[

@@ -149,7 +149,7 @@ def _options(assignments: list[str] | None, **flags: Any) -> ImageOptions:
     """Flags (None = not given) and `--set` assignments together, of the right types."""
     options = read_assignments(assignments, flags, ImageOptions.__annotations__, "option")
     try:
-        build_generate_images("", options, previews=False)
+        build_generate_images("", options, previews=None)
     except TypeError as error:
         raise typer.BadParameter(str(error), param_hint="--set") from None
     except InvalidRequestError as error:

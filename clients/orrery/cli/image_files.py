@@ -27,10 +27,8 @@ class PictureFiles:
         """Ends the command where nothing could be written in the end."""
         if output == _STDOUT and sys.stdout.isatty():
             fail("--output -: standard output is a terminal", EXIT_USAGE)
-        if output not in (None, _STDOUT):
-            folder = Path(output).parent
-            if not os.path.isdir(folder):
-                fail(f"--output: there is no folder {folder}", EXIT_USAGE)
+        if output != _STDOUT:
+            _check_target(output or ".")
         if previews is not None:
             try:
                 previews.mkdir(parents=True, exist_ok=True)
@@ -65,6 +63,17 @@ class PictureFiles:
         if os.path.isdir(named):  # `Path.is_dir` raises for a name that is too long
             return named / f"image-{picture.seed}.png"
         return named if count == 1 else named.with_stem(f"{named.stem}-{i + 1}")
+
+
+def _check_target(output: str) -> None:
+    named = Path(output)
+    is_folder = output.endswith(os.sep) or os.path.isdir(named)
+    folder = named if is_folder else named.parent
+    if not os.path.isdir(folder):
+        fail(f"--output: there is no folder {folder}", EXIT_USAGE)
+    written = named if os.path.exists(named) else folder
+    if not os.access(written, os.W_OK):
+        fail(f"--output: {written} cannot be written to", EXIT_USAGE)
 
 
 def _write(path: Path, data: bytes) -> None:

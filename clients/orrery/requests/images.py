@@ -49,7 +49,8 @@ class ImageOptions(TypedDict, total=False):
         eta: Of `ddim` alone: from 0, deterministic, to 1.
         karras_sigmas: Refused with `ddim`.
         preview_every: A preview after every so many steps; None = none, unless `preview_kind` asks.
-        preview_kind: `decoded` = a PNG; `latent` = the numbers that would be decoded.
+        preview_kind: `decoded` = a PNG; `latent` = the numbers that would be decoded. Previews cost
+            time: without `on_preview`, `generate` and `edit` refuse to ask for them.
         rank_by_similarity: Score each picture by CLIP, and give back the best first.
         top_n: Of the ranked ones, only so many.
     """
@@ -81,12 +82,15 @@ class EditSource:
 
 
 def build_generate_images(
-    prompt: str, options: Mapping[str, Any], *, previews: bool
+    prompt: str, options: Mapping[str, Any], *, previews: bool | None
 ) -> pb.ImageServiceGenerateRequest:
-    """A `Generate` request. `previews` = somebody waits for them, however often they come.
+    """A `Generate` request.
+
+    `previews`: True = somebody waits for them, however often they come; False = nobody does; None =
+    the options say whether.
 
     Raises:
-        TypeError: An unknown keyword, or a value of a wrong type.
+        TypeError: An unknown keyword, a value of a wrong type, or previews that nobody waits for.
         InvalidRequestError: An unknown choice, or a number outside its field's range.
     """
     request = pb.ImageServiceGenerateRequest()
@@ -96,7 +100,7 @@ def build_generate_images(
 
 
 def build_edit(
-    prompt: str, source: EditSource, options: Mapping[str, Any], *, previews: bool
+    prompt: str, source: EditSource, options: Mapping[str, Any], *, previews: bool | None
 ) -> tuple[pb.EditRequest, list[Picture]]:
     """An `Edit` request, and the pictures that it still lacks; errors as when generating."""
     request = pb.EditRequest()
@@ -110,7 +114,9 @@ def build_edit(
     return request, pictures
 
 
-def _fill(parameters: pb.DiffusionParameters, options: Mapping[str, Any], previews: bool) -> None:
+def _fill(
+    parameters: pb.DiffusionParameters, options: Mapping[str, Any], previews: bool | None
+) -> None:
     if previews:
         parameters.previews.SetInParent()
     for name, value in options.items():
@@ -118,6 +124,8 @@ def _fill(parameters: pb.DiffusionParameters, options: Mapping[str, Any], previe
             raise TypeError(f"unexpected keyword argument {name!r}: not an option of pictures")
         if value is None:
             continue
+        if previews is False and name in ("preview_every", "preview_kind"):
+            raise TypeError(f"{name}: there is no on_preview that would be given the previews")
         if name == "scheduler":
             parameters.scheduler = choose(SCHEDULERS, value, name)  # type: ignore[assignment]
         elif name == "preview_kind":

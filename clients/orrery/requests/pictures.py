@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from orrery.channels import MAX_MESSAGE_BYTES
 from orrery.errors import InvalidRequestError
 from orrery.requests.common import read_file
 from orrery.v1 import common_pb2
 
 __all__ = ["ImageInput", "Picture", "as_images", "is_image", "read_pictures"]
+
+# The platform's services take messages of 16 MiB; one that is larger they refuse without a word of
+# what in it is too large.
+_MAX_BYTES = 15 << 20
 
 ImageInput: TypeAlias = bytes | str | os.PathLike[str] | BinaryIO
 """The bytes of a PNG, JPEG, WebP, GIF or BMP picture; its path; or a file open for reading bytes.
@@ -48,25 +51,26 @@ class Picture:
         """
         source = self.source
         if isinstance(source, bytes | bytearray | memoryview):
-            self.message.data = bytes(source)
+            data = bytes(source)
         elif isinstance(source, str | os.PathLike):
-            self.message.data = read_file(Path(source), self.field)
+            data = read_file(Path(source), self.field, max_bytes=_MAX_BYTES)
         else:
-            self.message.data = self._read_open_file(source)
+            data = self._read_open_file(source)
+        if len(data) > _MAX_BYTES:
+            raise InvalidRequestError(
+                f"{self.field}: larger than {_MAX_BYTES} bytes", field=self.field
+            )
+        self.message.data = data
 
     def _read_open_file(self, file: BinaryIO) -> bytes:
         try:
-            data: Any = file.read(MAX_MESSAGE_BYTES + 1)
+            data: Any = file.read(_MAX_BYTES + 1)
         except (OSError, ValueError) as error:  # the second for a file that is closed
             raise InvalidRequestError(
                 f"{self.field}: cannot be read: {error}", field=self.field
             ) from error
         if not isinstance(data, bytes):
             raise TypeError(f"{self.field}: expected a file open for reading bytes, got text")
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise InvalidRequestError(
-                f"{self.field}: larger than {MAX_MESSAGE_BYTES} bytes", field=self.field
-            )
         return data
 
 

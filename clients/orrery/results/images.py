@@ -154,6 +154,8 @@ class ImageModelInfo:
         loras: Names of those merged into the weights.
         can_rank: Whether `rank_by_similarity` can be asked for.
         max_image_bytes: Of a picture to edit; `max_image_pixels` once it is decoded.
+        default_strength: Of an edit.
+        default_karras_sigmas: Of pictures whose scheduler is not `ddim`.
     """
 
     model: str
@@ -180,6 +182,9 @@ class ImageModelInfo:
     can_rank: bool
     max_image_bytes: int
     max_image_pixels: int
+    default_strength: float
+    default_preview_every_num_steps: int
+    default_karras_sigmas: bool
 
 
 @dataclass(frozen=True, slots=True)

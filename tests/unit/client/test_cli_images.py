@@ -168,6 +168,7 @@ async def test_image_tells_its_times(images: RunningImageServer) -> None:
         (["--size", "64x"], "--size"),
         (["--size", "9" * 5000], "--size"),
         (["-o", "nowhere/out.png"], "--output"),
+        (["-o", "nowhere/"], "--output"),
         (["--set", "colour=1"], "colour"),
         (["--set", "width=1.5"], "width"),
         (["--set", "width=64", "--size", "64"], "twice"),
@@ -202,6 +203,23 @@ async def test_image_says_that_its_file_cannot_be_written(
     outcome = await orrery("image", PROMPT, "--previews", "file")
     assert outcome.exit_code == 2
     assert "--previews" in outcome.stderr
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "out.png"), ("-o", "folder"), ("-o", "old.png")])
+async def test_image_is_not_made_where_it_cannot_be_written(
+    images: RunningImageServer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    output: tuple[str, ...],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "old.png").write_text("")
+    # Whoever runs the tests may write anywhere.
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)
+    outcome = await orrery("image", PROMPT, *output)
+    assert outcome.exit_code == 2
+    assert "--output" in outcome.stderr
+    assert images.engine.requests == []
 
 
 async def test_image_with_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,6 +157,18 @@ async def test_no_previews_are_asked_for_where_nobody_waits_for_them(
     assert server.engine.requests[0].preview_every == 0
 
 
+@pytest.mark.parametrize("option", [{"preview_every": 2}, {"preview_kind": "latent"}])
+async def test_previews_that_nobody_waits_for_are_not_made(
+    client: Either, server: RunningImageServer, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    for call, arguments in (("images.generate", ()), ("images.edit", (png_of("red"),))):
+        with pytest.raises(TypeError, match=f"{name}: .*on_preview"):
+            await client.call(call, PROMPT, *arguments, **option)
+        await client.call(call, PROMPT, *arguments, num_steps=4, **dict.fromkeys(option))
+    assert [request.preview_every for request in server.engine.requests] == [0, 0]
+
+
 async def test_coroutines_are_awaited_as_callbacks(server: RunningImageServer) -> None:
     seen: list[int] = []
 
@@ -214,6 +226,8 @@ async def test_model_tells_limits_and_defaults(client: Either) -> None:
     assert (model.size_multiple, model.default_width) == (8, 64)
     assert set(model.schedulers) == {"ddim", "euler", "euler_ancestral", "dpm_solver_pp_2m"}
     assert model.default_scheduler in model.schedulers
+    assert (model.default_strength, model.default_karras_sigmas) == (pytest.approx(0.8), False)
+    assert model.default_preview_every_num_steps == 5
     assert model.can_rank
 
 

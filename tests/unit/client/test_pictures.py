@@ -208,14 +208,16 @@ def test_a_file_open_for_text_is_a_type_error(folder: Path) -> None:
         Picture(common_pb2.ImageContent(), file, "image").read()  # type: ignore[arg-type]
 
 
-def test_a_picture_larger_than_a_message_is_refused_unread(tmp_path: Path) -> None:
+def test_a_picture_larger_than_a_message_is_refused_unsent(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
-    with path.open("wb") as file:
-        file.truncate(65 << 20)
-    for source in (path, path.open("rb")):
-        with pytest.raises(orrery.InvalidRequestError, match="larger than"):
-            Picture(common_pb2.ImageContent(), source, "image").read()
-    source.close()
+    path.write_bytes(bytes((15 << 20) + 1))
+    with path.open("rb") as file:
+        for source in (path, file, path.read_bytes()):
+            message = common_pb2.ImageContent()
+            with pytest.raises(orrery.InvalidRequestError, match="larger than") as caught:
+                Picture(message, source, "image").read()
+            assert caught.value.field == "image"
+            assert not message.data
 
 
 @pytest.mark.parametrize("images", [3, None])
