@@ -27,8 +27,10 @@ def spaced(
     """
     end = num_timesteps if top is None else top
     if spacing == "trailing":
-        falling: Floats = np.round(np.arange(end, 0, -num_timesteps / num_steps)) - 1
-        return falling
+        falling = np.arange(end, 0, -num_timesteps / num_steps, dtype=np.float64)
+        # Some strides, rounded, leave room for one more, which would be at timestep -1.
+        falling = falling[: -(-end * num_steps // num_timesteps)]
+        return np.round(falling) - 1
     num_left_away = 0 if top is None else 1
     num_laid_out = num_steps + num_left_away
     rising: Floats

@@ -157,6 +157,20 @@ def test_plan_equals_diffusers_scheduler(
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4 * scale)
 
 
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("scheduler", SchedulerName)
+def test_plan_has_the_steps_asked_for_each_below_the_one_before(
+    scheduler: SchedulerName, spacing: str
+) -> None:
+    """Every number of them: with "trailing" diffusers makes one too many of some."""
+    schedule = NoiseSchedule.from_config({"timestep_spacing": spacing, "steps_offset": 1})
+    for num_steps in range(1, 151):
+        timesteps = make_plan(schedule, Sampling(num_steps, scheduler, 1.0), None).table[:, 0]
+        assert len(timesteps) == num_steps
+        assert timesteps[-1] >= 0
+        assert (timesteps.diff() < 0).all()
+
+
 def _assert_impossible(config: dict[str, Any], sampling: Sampling, strength: float | None) -> None:
     """diffusers fails as well, or goes on with numbers that are none."""
     try:
