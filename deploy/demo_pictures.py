@@ -46,15 +46,8 @@ class PictureFolder:
         """The folder, its gallery drawn now if it is not there yet."""
         root = data_dir / FOLDER
         captions = root / "captions.jsonl"
-        if not captions.exists():
-            partial = root.with_name(f"{FOLDER}.partial")  # renamed once it is whole
-            shutil.rmtree(partial, ignore_errors=True)
-            drawn = write_pictures(partial / "gallery")
-            (partial / "made").mkdir()
-            lines = [json.dumps({"name": one.name, "caption": one.caption}) for one in drawn]
-            (partial / "captions.jsonl").write_text("\n".join(lines) + "\n")
-            shutil.rmtree(root, ignore_errors=True)
-            partial.rename(root)
+        if not captions.exists():  # it comes last: without it the gallery is not whole
+            _draw(root / "gallery", captions)
         lines = captions.read_text().splitlines()
         return cls(root, tuple(DemoPicture(**json.loads(line)) for line in lines))
 
@@ -69,6 +62,15 @@ class PictureFolder:
         return self.root / "made" / f"{PROMPT.replace(' ', '-')}.png"
 
 
+def _draw(gallery: Path, captions: Path) -> None:
+    shutil.rmtree(gallery, ignore_errors=True)
+    drawn = write_pictures(gallery)
+    lines = [json.dumps({"name": one.name, "caption": one.caption}) for one in drawn]
+    partial = captions.with_suffix(".partial")
+    partial.write_text("\n".join(lines) + "\n")
+    partial.replace(captions)
+
+
 def make(
     client: Client,
     folder: PictureFolder,
@@ -78,6 +80,7 @@ def make(
     result = client.images.generate(
         PROMPT, n=NUM_CANDIDATES, seed=SEED, rank_by_similarity=True, on_progress=on_progress
     )
+    folder.made.parent.mkdir(exist_ok=True)
     result.image.save(folder.made)
     return result.images
 
@@ -94,5 +97,7 @@ def index(client: Client, folder: PictureFolder) -> IngestReport:
 
 
 def find(client: Client, caption: str) -> SearchResult:
-    """The pictures of the gallery that fit a caption best."""
-    return client.search(COLLECTION, caption, k=3)
+    """The pictures of the gallery that fit a caption best, and how well: the file names say
+    nothing.
+    """
+    return client.search(COLLECTION, caption, k=3, mode="dense")
