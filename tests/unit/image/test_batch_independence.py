@@ -14,12 +14,10 @@ import torch
 
 from services.image.loop.engine import Denoised, Failed, ImageEngine
 from services.image.loop.limits import EngineLimits
-from services.image.loop.preparation import prepare
-from services.image.loop.prepared import Prepared
 from services.image.model.diffusion_model import DiffusionModel
-from services.image.schedulers import make_plan
 from services.image.types import PictureRequest, Sampling, SchedulerName, Source
 from tests.fakes.random_diffusion import random_diffusion_folder
+from tests.unit.image.by_engine import latents_alone, prepared
 
 NUM_REQUESTS = 16
 NUM_MIXES = 50
@@ -61,25 +59,10 @@ def random_request(seed: int) -> PictureRequest:
     )
 
 
-def prepared(model: DiffusionModel, request: PictureRequest) -> Prepared:
-    strength = None if request.source is None else request.source.strength
-    return prepare(model, request, make_plan(model.schedule, request.sampling, strength))
-
-
 @pytest.fixture(scope="module")
 def alone(model: DiffusionModel) -> list[torch.Tensor]:
     """The final latents of every request that had the engine to itself."""
-    latents = []
-    for seed in range(NUM_REQUESTS):
-        engine = ImageEngine(model)
-        engine.add(prepared(model, random_request(seed)))
-        while engine.num_running:
-            outcome = engine.step()
-            assert outcome is not None
-        (event,) = outcome.events
-        assert isinstance(event, Denoised)
-        latents.append(event.latents)
-    return latents
+    return [latents_alone(model, random_request(seed)) for seed in range(NUM_REQUESTS)]
 
 
 @pytest.mark.parametrize("mix", range(NUM_MIXES))
