@@ -107,6 +107,12 @@ def chosen_mode(
             f"{field}.text: {asked.name} mode searches by words; expected a text",
             field=f"{field}.text",
         )
+    if asked is SearchMode.DENSE and has_text and query.picture is not None:
+        raise InvalidRequest(
+            f"{field}.text: DENSE mode searches by the picture alone; leave the text out, or ask "
+            "for HYBRID",
+            field=f"{field}.text",
+        )
     if asked is SearchMode.SPARSE and query.picture is not None:
         raise InvalidRequest(
             f"{field}.image: SPARSE mode searches by words alone", field=f"{field}.image"

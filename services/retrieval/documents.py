@@ -20,7 +20,7 @@ from services.retrieval.checks import check_metadata
 from services.retrieval.config import RequestLimits
 from services.retrieval.embedder import Embedder, Purpose
 from services.retrieval.index.text import chunk_search_text
-from services.retrieval.pictures import is_picture, picture_refused, read_picture
+from services.retrieval.pictures import is_picture, naming_the_picture, read_picture
 from services.retrieval.raw_documents import (
     Content,
     OwnChunk,
@@ -122,12 +122,10 @@ class DocumentPipeline:
         )
         info = _info(raw, read, hashed)
         check_metadata(info.metadata, "document.metadata")
-        try:
+        with naming_the_picture("document.file.data"):
             vectors = await self._embedder.embed_pictures(
                 application, [picture.data], config.dimensions, caller, patiently=True
             )
-        except InvalidRequest as error:  # its pixels, which only the other service has seen
-            raise picture_refused(error, "document.file.data") from error
         document = IndexedDocument(info, read.chunks, for_metric(vectors, config.metric))
         return Prepared(document, num_tokens=0)
 

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _MODEL_TTL_S = 60.0
-# Of one EmbedText call: far below what a gRPC message may hold.
+# Of the texts of one call: far below what a gRPC message may hold.
 _CALL_BYTES = 1 << 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 
@@ -220,14 +220,22 @@ class PeerEmbedder:
         by: RerankBy,
         caller: Caller,
     ) -> Reranked:
-        request = pb.RerankRequest(query=query, passages=passages, method=_METHODS[by])
-        response = await self._peer.unary(application, RERANK, request, caller)
-        scores = {result.index: result.score for result in response.results}
-        if len(scores) != len(passages):
-            raise Internal("the embedding service left out a passage")
+        async def part(some: Sequence[str]) -> Reranked:
+            request = pb.RerankRequest(query=query, passages=some, method=_METHODS[by])
+            response = await self._peer.unary(application, RERANK, request, caller)
+            scores = {result.index: result.score for result in response.results}
+            if len(scores) != len(some):
+                raise Internal("the embedding service left out a passage")
+            return Reranked(
+                scores=tuple(scores[index] for index in range(len(some))),
+                num_tokens=response.usage.prompt_tokens,
+            )
+
+        limit = (await self.model(application, caller)).max_batch_inputs
+        parts = await run_all(part(some) for some in _parts(passages, limit))
         return Reranked(
-            scores=tuple(scores[index] for index in range(len(passages))),
-            num_tokens=response.usage.prompt_tokens,
+            scores=tuple(score for some in parts for score in some.scores),
+            num_tokens=sum(some.num_tokens for some in parts),
         )
 
     async def _call(

@@ -8,13 +8,15 @@ vectors, collections and Redis.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from services.retrieval.readers import ReadDocument
 from services.retrieval.types import Chunk
 from services.runtime.errors import InvalidRequest
 from services.runtime.pictures import MEDIA_TYPES, PictureLimits, inspect_picture
 
-__all__ = ["is_picture", "picture_refused", "read_picture"]
+__all__ = ["is_picture", "naming_the_picture", "read_picture"]
 
 _ENDINGS = frozenset({"png", "jpg", "jpeg", "webp", "gif", "bmp"})
 # What such files begin with. BMP's "BM" may begin a text as well: there the name decides.
@@ -35,7 +37,16 @@ def read_picture(data: bytes, media_type: str, limits: PictureLimits, field: str
     return ReadDocument("", info.media_type, size, (Chunk("", 0, 0),))
 
 
-def picture_refused(error: InvalidRequest, field: str) -> InvalidRequest:
-    """The embedding service's refusal of a picture, by the field that it came in here."""
-    _, _, reason = error.message.rpartition(": ")
-    return InvalidRequest(f"{field}: {reason}", field=field)
+@contextmanager
+def naming_the_picture(field: str) -> Iterator[None]:
+    """Around a call that embeds one: where its pixels, which only the embedding service has seen,
+    are refused, the error names the field that the picture came in here.
+    """
+    try:
+        yield
+    except InvalidRequest as error:
+        there = error.field or ""
+        if not there.startswith("images["):  # not the picture's fault
+            raise
+        reason = error.message.removeprefix(f"{there}: ")
+        raise InvalidRequest(f"{field}: {reason}", field=field) from error

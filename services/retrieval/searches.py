@@ -23,7 +23,7 @@ from services.retrieval.embedder import Embedder, Purpose, RerankBy
 from services.retrieval.index.batching import SearchBatcher
 from services.retrieval.index.generation import Generation, hits_needed
 from services.retrieval.index.text import chunk_search_text
-from services.retrieval.pictures import picture_refused
+from services.retrieval.pictures import naming_the_picture
 from services.retrieval.timeline import Timeline
 from services.retrieval.types import (
     CollectionConfig,
@@ -213,12 +213,10 @@ class Searcher:
                 f"{field}.data",
                 media_type=picture.media_type,
             )
-            try:
+            with naming_the_picture(f"{field}.data"):
                 vectors = await self._embedder.embed_pictures(
                     application, [picture.data], dimensions, where.caller, patiently=False
                 )
-            except InvalidRequest as error:  # its pixels, which only the other service has seen
-                raise picture_refused(error, f"{field}.data") from error
             stage.detail = "1 picture"
         one.query = Query(one.query.text, for_metric(vectors, where.config.metric)[0])
 
@@ -249,12 +247,21 @@ class Searcher:
         application, text = where.config.embedding_application, query.text
         assert application is not None  # both were checked
         assert text is not None
-        passages = [chunk_search_text(hit.chunk, hit.document) for hit in hits]
+        passages = list(map(_passage, hits))
         reranked = await self._embedder.rerank(application, text, passages, by, where.caller)
         for hit, score in zip(hits, reranked.scores, strict=True):
             hit.score = hit.rerank_score = score
         hits.sort(key=lambda hit: (-hit.score, hit.document.id, hit.ordinal))
         return hits, reranked.num_tokens
+
+
+def _passage(hit: Hit) -> str:
+    """What reranking reads of a hit. Never without words: an untitled picture has none of its own,
+    and one passage without any would have the whole search refused.
+    """
+    if hit.chunk.text:
+        return chunk_search_text(hit.chunk, hit.document)
+    return f"picture: {hit.document.title}"
 
 
 def _check_filter(where: Searched, asked: AskedSearch) -> None:

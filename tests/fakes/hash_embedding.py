@@ -57,6 +57,7 @@ class HashEmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self.delay_s = 0.0
         self.failure: OrreryError | None = None
         self.num_texts = 0  # embedded so far
+        self.rerank_bytes: list[int] = []  # of the passages of each call so far
         self.num_running = 0
         self._rpc = RpcPolicy()
 
@@ -109,6 +110,11 @@ class HashEmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         await self._work()
         if request.method == pb.RERANK_METHOD_CROSS_ENCODER:
             raise InvalidRequest("method: no cross-encoder is configured", field="method")
+        self.rerank_bytes.append(sum(len(text.encode()) for text in request.passages))
+        for index, text in enumerate(request.passages):
+            if not text.strip():
+                field = f"passages[{index}]"
+                raise InvalidRequest(f"{field}: expected a text that is not empty", field=field)
         query = hash_vector(request.query, self.dimensions)
         scores = [float(hash_vector(text, self.dimensions) @ query) for text in request.passages]
         order = sorted(range(len(scores)), key=lambda index: -scores[index])

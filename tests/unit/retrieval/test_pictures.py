@@ -10,9 +10,10 @@ import grpc
 import pytest
 from PIL import Image
 
-from orrery.v1 import common_pb2
+from orrery.v1 import common_pb2, embedding_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from services.retrieval.pictures import is_picture
+from services.runtime.errors import InvalidRequest
 from tests.contract.retrieval_served import OPTIONS, ServedRetrieval, ids, text
 from tests.contract.served import refusal
 from tests.fakes.hash_embedding import HashEmbeddingServicer
@@ -126,6 +127,27 @@ async def test_text_beside_a_picture_counts_for_the_words(seeing: Site) -> None:
     assert ranks == {"a": (1, 0), "b": (2, 1)}
 
 
+@pytest.mark.parametrize("title", ["", " "])
+async def test_pictures_without_words_are_reranked_beside_those_with_some(
+    seeing: Site, title: str
+) -> None:
+    name = await seeing.client.collection()
+    token = await seeing.client.put(
+        name,
+        [
+            document("untitled", picture("red"), title=title),
+            document("titled", picture("blue"), title="a harbour"),
+            text("text", "the mountain"),
+        ],
+    )
+    hits = await seeing.client.search(
+        name, token, text="harbour", rerank=embedding_pb2.RERANK_METHOD_BI_ENCODER
+    )
+    assert hits[0].chunk.document_id == "titled"
+    assert {hit.chunk.document_id for hit in hits} == {"untitled", "titled", "text"}
+    assert [hit.score for hit in hits] == [hit.rerank_score for hit in hits]
+
+
 async def test_texts_and_pictures_share_a_collection(seeing: Site) -> None:
     name, token = await put_colours(seeing)
     token = await seeing.client.put(name, [text("words", "blue")])
@@ -167,6 +189,7 @@ async def test_batch_of_searches_takes_pictures_and_names_the_broken_one(seeing:
         ),
         (image_query(picture("red")), {"mode": pb.SEARCH_MODE_SPARSE}, "query.text"),
         (image_query(picture("red"), "words"), {"mode": pb.SEARCH_MODE_SPARSE}, "query.image"),
+        (image_query(picture("red"), "words"), {"mode": pb.SEARCH_MODE_DENSE}, "query.text"),
         (image_query(picture("red"), "words"), {"rerank": 2}, "options.rerank"),
     ],
 )
@@ -178,6 +201,19 @@ async def test_bad_picture_query_is_refused_by_name(
         await search(seeing.client, name, token, query, **options)
     assert refusal(caught.value).reason == "INVALID_REQUEST"
     assert refusal(caught.value).field == field
+
+
+async def test_what_is_not_the_pictures_fault_is_not_blamed_on_it(seeing: Site) -> None:
+    name, token = await put_colours(seeing)
+    # As where the model behind the collection was replaced by one of fewer dimensions.
+    seeing.embedding.failure = InvalidRequest(
+        "dimensions: expected 1 to 32, got 64", field="dimensions"
+    )
+    (answer,) = await seeing.client.upsert(name, [document("white", picture("white"))])
+    assert (answer.error.field, answer.error.reason) == ("dimensions", "INVALID_REQUEST")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await search(seeing.client, name, token, image_query(picture("red")))
+    assert refusal(caught.value).field == "dimensions"
 
 
 @pytest.mark.parametrize(

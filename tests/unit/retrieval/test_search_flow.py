@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from orrery.v1 import file_pb2
+from orrery.v1 import embedding_pb2, file_pb2
 from orrery.v1 import retrieval_pb2 as pb
 from orrery.v1.file_pb2_grpc import FileServiceStub
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -140,6 +140,24 @@ async def test_answer_that_could_not_be_sent_is_refused_by_name(
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call
             assert refusal(caught.value).field == field
+
+
+async def test_passages_of_many_bytes_are_reranked_in_several_calls(alone: Site) -> None:
+    name = await alone.client.collection()
+    chunks = [pb.ChunkContent(text=f"word{n} " + "long " * 20_000) for n in range(25)]
+    document = pb.Document(id="a", chunks=pb.ChunkContents(chunks=chunks))
+    token = await alone.client.put(name, [document])
+    hits = await alone.client.search(
+        name,
+        token,
+        text="word7",
+        rerank=embedding_pb2.RERANK_METHOD_BI_ENCODER,
+        include_text=False,
+    )
+    assert hits[0].chunk.ordinal == 7
+    assert [hit.score for hit in hits] == [hit.rerank_score for hit in hits]
+    assert sum(alone.embedding.rerank_bytes) >= 25 * 100_000
+    assert max(alone.embedding.rerank_bytes) <= 1 << 20
 
 
 async def test_stages_and_batches_are_counted(alone: Site) -> None:
