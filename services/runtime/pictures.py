@@ -8,6 +8,7 @@ bytes are, the answer is a picture or `InvalidRequest`. Knows no model and no se
 from __future__ import annotations
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -63,9 +64,13 @@ _UNREADABLE = (
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
 
 # A JPEG may go over its pixels any number of times, and 50 bytes ask for once more; pictures that
-# are made to be looked at have a dozen scans. Each part of its EXIF is copied with all before it.
-_JPEG_START = b"\xff\xd8"
-_MAX_JPEG_MARKERS = {b"\xff\xda": 100, b"\xff\xe1": 256}
+# are made to be looked at have a dozen scans. Each part of its EXIF is copied with all before it;
+# whatever looks like one is counted, and 16 MiB of other data look 256 times like one.
+_JPEG_START, _JPEG_SCAN, _JPEG_EXIF, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xe1", b"\xff\xd9"
+_MAX_JPEG_SCANS, _MAX_JPEG_EXIFS, _MAX_JPEG_PARTS = 100, 512, 4096
+# What begins a part that says its length. Not so 0xFF among the pixels of a scan: behind it stands
+# 0, or a marker without a part.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 _ORIENTATION_TAG = 0x0112
 # TIFF 6.0, section "Orientation": how to put a picture upright.
@@ -170,7 +175,10 @@ def _open(data: bytes, limits: PictureLimits, field: str, media_type: str) -> Im
         raise InvalidRequest(
             f"{field}: {len(data)} bytes; expected at most {limits.max_bytes}", field=field
         )
-    _check_markers(data, field)
+    if data.startswith(_JPEG_START) and _has_too_many_parts(data):
+        raise InvalidRequest(
+            f"{field}: the JPEG has more parts than any picture needs", field=field
+        )
     try:
         image = Image.open(io.BytesIO(data), formats=tuple(_FORMATS))
     except _TOO_LARGE as exc:
@@ -193,14 +201,20 @@ def _open(data: bytes, limits: PictureLimits, field: str, media_type: str) -> Im
     return image
 
 
-def _check_markers(data: bytes, field: str) -> None:
-    if not data.startswith(_JPEG_START):
-        return
-    for marker, limit in _MAX_JPEG_MARKERS.items():
-        if data.count(marker) > limit:
-            raise InvalidRequest(
-                f"{field}: the JPEG has more parts than any picture needs", field=field
-            )
+def _has_too_many_parts(data: bytes) -> bool:
+    """Of a JPEG. What lies behind its end, as the films of many telephones, is not looked at."""
+    if data.count(_JPEG_EXIF) > _MAX_JPEG_EXIFS:
+        return True
+    num_parts = num_scans = 0
+    position = len(_JPEG_START)
+    while (marker := _JPEG_MARKER.search(data, position)) and marker[0] != _JPEG_END:
+        num_parts += 1
+        num_scans += marker[0] == _JPEG_SCAN
+        if num_parts > _MAX_JPEG_PARTS or num_scans > _MAX_JPEG_SCANS:
+            return True
+        length = int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+        position = marker.end() + max(2, length)  # which counts its own two bytes
+    return False
 
 
 def _media_type(image: Image.Image) -> str:

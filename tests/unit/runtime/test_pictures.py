@@ -7,6 +7,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import services
 from services.runtime.errors import InvalidRequest
 from services.runtime.pictures import (
     PictureLimits,
@@ -34,6 +36,7 @@ FORMATS = {
     "BMP": "image/bmp",
 }
 SIZE = (23, 17)
+SERVICES = Path(services.__file__).parent
 
 
 def pixels(seed: int = 0, size: tuple[int, int] = SIZE, channels: int = 3) -> np.ndarray:
@@ -362,10 +365,49 @@ def test_a_jpeg_that_goes_over_its_pixels_without_end_is_refused() -> None:
     assert "more parts" in refused(data[:-2] + last_scan * 200 + data[-2:])
 
 
+def test_a_thumbnails_end_is_not_the_end_of_the_jpeg() -> None:
+    thumbnail = encoded(Image.fromarray(pixels()), "JPEG")
+    data = encoded(
+        Image.fromarray(pixels()), "JPEG", progressive=True, exif=b"Exif\0\0" + thumbnail
+    )
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    assert "more parts" in refused(data[:-2] + last_scan * 200 + data[-2:])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_film_behind_a_jpeg_is_not_looked_at(progressive: bool) -> None:
+    options = {"progressive": progressive, "restart_marker_rows": 1}
+    data = encoded(Image.fromarray(pixels()), "JPEG", **options)
+    film = b"\xff\xda\0\x0c" * 200 + pixels(size=(300, 200)).tobytes()
+    np.testing.assert_array_equal(decode(data + film), decode(data))
+
+
+def test_a_jpeg_of_very_many_empty_parts_is_refused() -> None:
+    data = sample("JPEG")
+    assert "more parts" in refused(data[:2] + b"\xff\xe2\0\2" * 5000 + data[2:])
+
+
 def test_a_jpeg_of_very_many_pieces_of_exif_is_refused() -> None:
     data = sample("JPEG")
     piece = b"\xff\xe1" + struct.pack(">H", 9) + b"Exif\0\0x"
     assert "more parts" in refused(data[:2] + piece * 1000 + data[2:])
+
+
+def test_nothing_is_remembered_of_what_pillow_warns_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        ignore_pillow_warnings()
+        for side in range(9600, 9610):
+            refused(header_of("PNG", side, side))
+    remembered = vars(Image).get("__warningregistry__", {})
+    assert not [key for key in remembered if str(9600 * 9600) in str(key)]
+
+
+@pytest.mark.parametrize("app", sorted(SERVICES.glob("*/app.py")), ids=lambda app: app.parent.name)
+def test_every_process_that_reads_pictures_ignores_what_pillow_warns_of(app: Path) -> None:
+    sources = [path.read_text() for path in app.parent.rglob("*.py") if path != app]
+    reads = any("from services.runtime.pictures import" in source for source in sources)
+    assert ("ignore_pillow_warnings()" in app.read_text()) == reads
 
 
 # --- damaged -------------------------------------------------------------------------------------
