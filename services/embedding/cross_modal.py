@@ -9,17 +9,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from services.embedding.config import MAX_ANSWER_BYTES
 from services.embedding.encoder import Vectors, unit_length
 from services.embedding.inputs import Purpose, TextInput
-from services.embedding.labels import check_labels, ensemble, probabilities, prompts
+from services.embedding.labels import (
+    BestLabels,
+    best_labels,
+    check_answer,
+    check_labels,
+    ensemble,
+    prompts,
+)
 from services.embedding.picture_vectors import PictureVectors, required
 from services.embedding.pictures import Picture
 from services.embedding.text_vectors import TextVectors
 from services.embedding.together import together
 from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
+from services.runtime.offload import offload_if_large
 
 __all__ = ["Classified", "Compared", "CrossModal"]
 
@@ -28,10 +36,9 @@ _NOTHING = Embedded([], [], [], [], Cost(0, 0, 0.0, 0.0))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classified:
-    """Of each picture and label; both `[num_pictures, num_labels]`."""
+    """The labels that fit each picture best."""
 
-    probabilities: npt.NDArray[np.float64]
-    cosines: Vectors
+    best: BestLabels
     cost: Cost
 
 
@@ -58,9 +65,10 @@ class CrossModal:
         pictures: Sequence[Picture],
         labels: Sequence[str],
         templates: Sequence[str],
+        top_n: int,
         deadline_s: float,
     ) -> Classified:
-        """How well each label fits each picture; without templates, by the application's own.
+        """How well the best labels fit each picture; without templates, by the application's own.
 
         Raises `OrreryError`.
         """
@@ -68,13 +76,19 @@ class CrossModal:
         side.reader.check_count(len(pictures), "images")
         templates = templates or side.config.label_templates
         check_labels(labels, templates, side.config)
+        check_answer(len(pictures), labels, top_n, side.config)
+        await self._check_lengths(templates)
         texts = [TextInput(prompt) for prompt in prompts(labels, templates)]
         fields = [f"labels[{place}]" for place in range(len(labels)) for _ in templates]
         of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
-        label_vectors = ensemble(np.stack(of_texts.vectors), len(templates))
-        cosines = _cosines(unit_length(np.stack(of_pictures.vectors)), label_vectors)
-        cost = of_texts.cost.beside(of_pictures.cost)
-        return Classified(probabilities(cosines, side.logit_scale), cosines, cost)
+
+        def score() -> BestLabels:
+            label_vectors = ensemble(np.stack(of_texts.vectors), len(templates))
+            cosines = _cosines(unit_length(np.stack(of_pictures.vectors)), label_vectors)
+            return best_labels(cosines, side.logit_scale, top_n)
+
+        best = await offload_if_large(len(texts) + len(pictures) * len(labels), score)
+        return Classified(best, of_texts.cost.beside(of_pictures.cost))
 
     async def similarity(
         self,
@@ -83,6 +97,7 @@ class CrossModal:
         deadline_s: float,
     ) -> Compared:
         """Cosines of all on the left with all on the right. Raises `OrreryError`."""
+        _check_answer(len(left), len(right))
         texts, fields, pictures = [], [], []
         for name, side in (("left", left), ("right", right)):
             if not side:
@@ -94,15 +109,25 @@ class CrossModal:
                 else:
                     pictures.append(item)
         if texts:
-            self._texts.reader.check_count(len(texts), "left and right")
+            self._texts.reader.check_count(len(texts), _most_of(TextInput, left, right))
         if pictures:
             readable = required(self._pictures, self._model_name, pictures[0].field)
-            readable.reader.check_count(len(pictures), "left and right")
+            readable.reader.check_count(len(pictures), _most_of(Picture, left, right))
         of_texts, of_pictures = await self._both(texts, fields, pictures, deadline_s)
-        by_kind = {TextInput: iter(of_texts.vectors), Picture: iter(of_pictures.vectors)}
-        vectors = unit_length(np.stack([next(by_kind[type(item)]) for item in (*left, *right)]))
-        cost = of_texts.cost.beside(of_pictures.cost)
-        return Compared(_cosines(vectors[: len(left)], vectors[len(left) :]), cost)
+
+        def compare() -> Vectors:
+            by_kind = {TextInput: iter(of_texts.vectors), Picture: iter(of_pictures.vectors)}
+            vectors = unit_length(np.stack([next(by_kind[type(item)]) for item in (*left, *right)]))
+            return _cosines(vectors[: len(left)], vectors[len(left) :])
+
+        cosines = await offload_if_large(len(left) * len(right), compare)
+        return Compared(cosines, of_texts.cost.beside(of_pictures.cost))
+
+    async def _check_lengths(self, templates: Sequence[str]) -> None:
+        """Of templates about the shortest label: one that is too long is not the labels' fault."""
+        fields = [f"templates[{place}]" for place in range(len(templates))]
+        shortest = [TextInput(prompt) for prompt in prompts(["a"], templates)]
+        await self._texts.reader.read(shortest, fields, Purpose.NONE, truncate=None)
 
     async def _both(
         self,
@@ -117,7 +142,7 @@ class CrossModal:
         async def embed_texts() -> None:
             nonlocal of_texts
             of_texts = await self._texts.embed(
-                texts, fields, Purpose.NONE, deadline_s, truncate=False
+                texts, fields, Purpose.NONE, deadline_s, truncate=None
             )
 
         async def embed_pictures() -> None:
@@ -130,6 +155,25 @@ class CrossModal:
             work.append(embed_pictures())
         await together(*work)
         return of_texts, of_pictures
+
+
+def _check_answer(num_left: int, num_right: int) -> None:
+    limit = MAX_ANSWER_BYTES // 4
+    if num_left * num_right > limit:
+        longer = "left" if num_left > num_right else "right"
+        raise InvalidRequest(
+            f"{longer}: {num_left} and {num_right} inputs have {num_left * num_right} cosines; "
+            f"expected at most {limit}",
+            field=longer,
+        )
+
+
+def _most_of(
+    kind: type, left: Sequence[TextInput | Picture], right: Sequence[TextInput | Picture]
+) -> str:
+    """The side that has most of them: the one to blame where there are too many."""
+    on_left, on_right = (sum(isinstance(item, kind) for item in side) for side in (left, right))
+    return "left" if on_left > on_right else "right"
 
 
 def _cosines(left: Vectors, right: Vectors) -> Vectors:

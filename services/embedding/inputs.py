@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.embedding.config import RequestLimitsConfig
+from services.embedding.config import MAX_ANSWER_BYTES, RequestLimitsConfig
 from services.embedding.encoder import Encoder
 from services.embedding.tokenization import TokenizedInput
 from services.runtime.errors import ContextTooLong, InvalidRequest
@@ -49,6 +49,8 @@ class InputReader:
         self._tokenizer = encoder.tokenizer
         self._vocab_size = encoder.vocab_size
         self._limits = limits
+        # As many as have all their vectors in one answer.
+        self.max_inputs = min(limits.max_inputs, MAX_ANSWER_BYTES // (4 * encoder.dimensions))
         self._prompts = {
             Purpose.NONE: "",
             Purpose.QUERY: encoder.query_prompt,
@@ -66,9 +68,9 @@ class InputReader:
 
     def check_count(self, count: int, field: str) -> None:
         """Raises `InvalidRequest`."""
-        if not 1 <= count <= self._limits.max_inputs:
+        if not 1 <= count <= self.max_inputs:
             raise InvalidRequest(
-                f"{field}: expected 1 to {self._limits.max_inputs}, got {count}", field=field
+                f"{field}: expected 1 to {self.max_inputs} in a call, got {count}", field=field
             )
 
     def check_text(self, text: str, field: str) -> None:
@@ -92,9 +94,16 @@ class InputReader:
         return num_chars
 
     async def read(
-        self, inputs: Sequence[Input], fields: Sequence[str], purpose: Purpose, *, truncate: bool
+        self,
+        inputs: Sequence[Input],
+        fields: Sequence[str],
+        purpose: Purpose,
+        *,
+        truncate: bool | None,
     ) -> list[TokenizedInput]:
         """What the model reads of each input; `fields` are their names in errors.
+
+        `truncate`: whether one that is too long is cut; None: the caller has no such choice.
 
         Raises:
             InvalidRequest: An input is empty, too large, or has an id out of the vocabulary.
@@ -114,7 +123,11 @@ class InputReader:
         return await offload_if_large(num_chars, tokenize)
 
     def _tokenize(
-        self, inputs: Sequence[Input], fields: Sequence[str], purpose: Purpose, truncate: bool
+        self,
+        inputs: Sequence[Input],
+        fields: Sequence[str],
+        purpose: Purpose,
+        truncate: bool | None,
     ) -> list[TokenizedInput]:
         prompt, prompt_length = self._prompts[purpose], self._prompt_lengths[purpose]
         texts = [prompt + item.text for item in inputs if isinstance(item, TextInput)]
@@ -128,16 +141,17 @@ class InputReader:
             if len(content) <= len(self._prompt_ids[purpose]):
                 raise InvalidRequest(f"{field}: expected a text with tokens", field=field)
             if not truncate:
-                self._check_length(len(content), field)
+                advice = "" if truncate is None else "; set truncate to have it cut"
+                self._check_length(len(content), field, advice)
             read.append(self._tokenizer.build(content, prompt_length))
         return read
 
-    def _check_length(self, num_content: int, field: str) -> None:
+    def _check_length(self, num_content: int, field: str, advice: str) -> None:
         limit = self._tokenizer.max_content_tokens
         if num_content > limit:
             raise ContextTooLong(
                 f"{field}: {num_content} tokens, but the model reads at most {limit} beside its "
-                "special tokens; set truncate to have it cut",
+                f"special tokens{advice}",
                 field=field,
             )
 

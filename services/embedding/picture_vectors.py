@@ -1,11 +1,14 @@
 """Pictures to vectors: identified, then from the cache, or prepared and through the batches.
 
-Knows nothing of gRPC.
+So many may be at it at a time over all calls: a picture of a hundred bytes is as many pixels for
+the model as any other, and a call holds those of all its pictures until it has its vectors. Knows
+nothing of gRPC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from services.embedding.batcher import Job
 from services.embedding.config import PicturesConfig
@@ -14,7 +17,7 @@ from services.embedding.metrics import RequestMetrics
 from services.embedding.pictures import Picture, PictureReader
 from services.embedding.preprocessing import Pixels
 from services.embedding.vectors import Cost, Embedded, VectorSource
-from services.runtime.errors import InvalidRequest
+from services.runtime.errors import InvalidRequest, Overloaded
 
 __all__ = ["PictureVectors", "required"]
 
@@ -35,16 +38,41 @@ class PictureVectors:
         self.logit_scale = encoder.logit_scale
         self._num_tokens = encoder.num_tokens
         self._metrics = metrics
+        self._num_pictures = 0  # of the calls under way
+        self._num_bytes = 0
 
     async def embed(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
         """A vector for each picture. Raises `OrreryError`."""
-        pixels: dict[bytes, Pixels] = {}
-        if self.source.has_cache:
-            digests = await self.reader.identify(pictures, deadline_s)
-        else:  # every picture will be needed: one way to the threads and back instead of two
-            read = await self.reader.read(pictures, deadline_s)
-            digests = [digest for digest, _ in read]
-            pixels.update(read)
+        with self._admitted(pictures):
+            return await self._embed(pictures, deadline_s)
+
+    @contextmanager
+    def _admitted(self, pictures: Sequence[Picture]) -> Iterator[None]:
+        """Raises `Overloaded`. A call that is alone is always taken: it is within its limits."""
+        num_bytes = sum(len(picture.data) for picture in pictures)
+        for under_way, added, limit, what in (
+            (self._num_pictures, len(pictures), self.config.max_waiting_images, "pictures"),
+            (self._num_bytes, num_bytes, self.config.max_waiting_bytes, "bytes of pictures"),
+        ):
+            if under_way and under_way + added > limit:
+                raise Overloaded(
+                    f"{under_way} {what} are under way already; at most {limit} may be",
+                    retry_after_s=1.0,
+                )
+        self._num_pictures += len(pictures)
+        self._num_bytes += num_bytes
+        try:
+            yield
+        finally:
+            self._num_pictures -= len(pictures)
+            self._num_bytes -= num_bytes
+
+    async def _embed(self, pictures: Sequence[Picture], deadline_s: float) -> Embedded:
+        if len(pictures) == 1 and not self.source.has_cache:  # its pixels will be needed
+            digest, only = await self.reader.read(pictures[0], deadline_s)
+            digests, pixels = [digest], {digest: only}
+        else:
+            digests, pixels = await self.reader.identify(pictures, deadline_s), {}
 
         async def jobs(positions: list[int]) -> list[Job[Pixels]]:
             missing = {digests[i]: pictures[i] for i in positions if digests[i] not in pixels}

@@ -2,7 +2,7 @@
 
     identify: header and digest, for the cache   ──┐   a call has at most as many chunks in the
     prepare:  decode, resize, cut                ──┼── pool as it has threads, so that a call with
-    read:     both at once, where nothing is cached┘   one picture does not wait behind hundreds
+    read:     both at once, of a single picture  ──┘   one picture does not wait behind hundreds
 
 Bytes are read as `services.runtime.pictures` reads them, without trusting them; every refusal names
 the picture. Knows nothing of models, caching or gRPC.
@@ -23,7 +23,7 @@ from typing import TypeVar
 from services.embedding.config import PicturesConfig
 from services.embedding.preprocessing import Pixels, Preprocessing
 from services.embedding.together import together
-from services.runtime.errors import DeadlineExceeded, InvalidRequest, Overloaded
+from services.runtime.errors import DeadlineExceeded, InvalidRequest
 from services.runtime.pictures import PictureLimits, decode_picture, inspect_picture
 
 __all__ = ["Picture", "PictureReader"]
@@ -54,7 +54,6 @@ class PictureReader:
         self._salt = preprocessing.digest()
         self._num_threads = config.num_threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
         self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="pictures")
-        self._num_bytes = 0
         self._num_pictures = 0
 
     @property
@@ -66,7 +65,7 @@ class PictureReader:
         """Raises `InvalidRequest`."""
         if not 1 <= count <= self._config.max_images:
             raise InvalidRequest(
-                f"{field}: expected 1 to {self._config.max_images} pictures, got {count}",
+                f"{field}: expected 1 to {self._config.max_images} pictures in a call, got {count}",
                 field=field,
             )
 
@@ -83,16 +82,17 @@ class PictureReader:
 
         Raises:
             InvalidRequest: One is damaged or larger than allowed.
-            Overloaded: Too many bytes of pictures wait already.
             DeadlineExceeded: Time was up before all were read.
         """
         return await self._each(self._prepare, pictures, deadline_s)
 
-    async def read(
-        self, pictures: Sequence[Picture], deadline_s: float
-    ) -> list[tuple[bytes, Pixels]]:
-        """Of each what `identify` and `prepare` give. Raises as `prepare`."""
-        return await self._each(self._read, pictures, deadline_s)
+    async def read(self, picture: Picture, deadline_s: float) -> tuple[bytes, Pixels]:
+        """What `identify` and `prepare` give of one, by one way to the threads and back.
+
+        Raises as `prepare`.
+        """
+        (read,) = await self._each(self._read, [picture], deadline_s)
+        return read
 
     def close(self) -> None:
         """Ends the threads once they are idle."""
@@ -118,9 +118,6 @@ class PictureReader:
         self, work: Callable[[Picture], T], pictures: Sequence[Picture], deadline_s: float
     ) -> list[T]:
         """`work` on each, in the order of the pictures."""
-        num_bytes = sum(len(picture.data) for picture in pictures)
-        self._admit(num_bytes)
-        self._num_bytes += num_bytes
         self._num_pictures += len(pictures)
         chunks = _chunks(pictures)
         left = iter(enumerate(chunks))
@@ -140,18 +137,8 @@ class PictureReader:
                 "the time of the request was up before its pictures were read", stage="preprocess"
             ) from None
         finally:
-            self._num_bytes -= num_bytes
             self._num_pictures -= len(pictures)
         return [result for number in sorted(done) for result in done[number]]
-
-    def _admit(self, num_bytes: int) -> None:
-        # A call that finds nothing waiting is always taken: its pictures are within their limits.
-        if self._num_bytes and self._num_bytes + num_bytes > self._config.max_waiting_bytes:
-            raise Overloaded(
-                f"pictures of {self._num_bytes} bytes wait already; at most "
-                f"{self._config.max_waiting_bytes} may",
-                retry_after_s=1.0,
-            )
 
 
 def _all_of(work: Callable[[Picture], T], pictures: Sequence[Picture]) -> list[T]:

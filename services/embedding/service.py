@@ -87,6 +87,11 @@ class EmbeddingService:
         return self._models.encoder
 
     @property
+    def max_inputs(self) -> int:
+        """Texts of one call."""
+        return self._texts.reader.max_inputs
+
+    @property
     def has_cross_encoder(self) -> bool:
         return self._models.scorer is not None
 

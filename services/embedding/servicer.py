@@ -17,6 +17,7 @@ from services.embedding.encoder import Vectors, unit_length
 from services.embedding.service import EmbeddingService
 from services.embedding.vectors import Embedded
 from services.runtime.errors import InvalidRequest, ModelNotFound
+from services.runtime.offload import offload_if_large
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, unary
 
@@ -84,17 +85,22 @@ class EmbeddingServicer:
         """How well each label fits each picture."""
         self._check_model(request.model)
         _check_top_n(request)
+        labels = list(request.labels)
         classified = await self._service.cross_modal.classify(
             messages.pictures(request.images, "images"),
-            list(request.labels),
+            labels,
             list(request.templates),
+            request.top_n or len(labels),
             self._deadline_s(call),
         )
-        top_n = request.top_n or len(request.labels)
+        best = classified.best
+        results = await offload_if_large(
+            best.indices.size, lambda: messages.classifications(best, labels)
+        )
         return pb.ClassifyResponse(
             request_id=call.request_id,
             model=self._config.model_name,
-            results=messages.classifications(classified, request.labels, top_n),
+            results=results,
             usage=messages.usage(classified.cost),
             timing=messages.timing(classified.cost, call.total_ns),
         )
@@ -111,7 +117,7 @@ class EmbeddingServicer:
         return pb.SimilarityResponse(
             request_id=call.request_id,
             model=self._config.model_name,
-            rows=[pb.SimilarityRow(cosines=row) for row in compared.cosines.tolist()],
+            rows=messages.similarity_rows(compared.cosines),
             usage=messages.usage(compared.cost),
             timing=messages.timing(compared.cost, call.total_ns),
         )
@@ -151,7 +157,7 @@ class EmbeddingServicer:
             model=config.model_name,
             dimensions=encoder.dimensions,
             max_input_tokens=encoder.tokenizer.max_input_tokens,
-            max_batch_inputs=config.limits.max_inputs,
+            max_batch_inputs=self._service.max_inputs,
             max_input_bytes=config.limits.max_input_bytes,
             normalized=encoder.normalized,
             dtype=encoder.dtype,

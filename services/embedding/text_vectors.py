@@ -36,9 +36,12 @@ class TextVectors:
         purpose: Purpose,
         deadline_s: float,
         *,
-        truncate: bool,
+        truncate: bool | None,
     ) -> Embedded:
-        """A vector for each input; `fields` are their names in errors. Raises `OrreryError`."""
+        """A vector for each input; `fields` and `truncate` as of `InputReader.read`.
+
+        Raises `OrreryError`.
+        """
         read = await self.reader.read(inputs, fields, purpose, truncate=truncate)
         return await self.embed_tokenized(read, deadline_s)
 

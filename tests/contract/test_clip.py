@@ -245,12 +245,19 @@ async def test_a_long_text_is_refused_or_cut(clip: ServedClip) -> None:
     await refused(clip.embed_texts(["a", long]), "inputs[1]", "CONTEXT_TOO_LONG")
     cut = await clip.embed_texts(["a", long], truncate=True)
     assert [item.truncated for item in cut.embeddings] == [False, True]
-    label = "circle " * (await clip.model()).max_input_tokens
-    await refused(
-        clip.classify([image(PICTURES[0])], ["a", label.strip()[:1000]]),
-        "labels[1]",
-        "CONTEXT_TOO_LONG",
-    )
+
+
+async def test_a_text_that_is_too_long_is_refused_where_nothing_can_be_cut(
+    clip: ServedClip,
+) -> None:
+    long = ("circle " * (await clip.model()).max_input_tokens)[:1000].strip()
+    images, texts = [image(PICTURES[0])], [pb.SimilarityInput(text=value) for value in ("a", long)]
+    for call, field in (
+        (clip.classify(images, ["a", long]), "labels[1]"),
+        (clip.classify(images, LABELS, templates=["{}", long + " {}"]), "templates[1]"),
+        (clip.similarity(texts[:1], texts), "right[1].text"),
+    ):
+        assert "truncate" not in await refused(call, field, "CONTEXT_TOO_LONG")
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -308,7 +315,8 @@ async def test_a_picture_by_another_name_is_refused(clip: ServedClip) -> None:
         ({"templates": ["{} and {}"]}, "templates[0]"),
         ({"templates": [""]}, "templates[0]"),
         ({"templates": ["{}" + " " * 5000]}, "templates[0]"),
-        ({"templates": [f"{n} {{}}" for n in range(2000)]}, "labels"),
+        ({"templates": [f"{n} {{}}" for n in range(2000)]}, "templates"),
+        ({"images": [image(PICTURES[0])] * 100, "labels": [str(n) for n in range(1000)]}, "top_n"),
         ({"images": []}, "images"),
     ],
 )

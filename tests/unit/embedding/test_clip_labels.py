@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from orrery.v1 import embedding_pb2 as pb
+from services.embedding import messages
 from services.embedding.config import EmbeddingConfig, PicturesConfig
-from services.embedding.labels import check_labels, ensemble, probabilities, prompts
+from services.embedding.labels import (
+    BestLabels,
+    best_labels,
+    check_answer,
+    check_labels,
+    ensemble,
+    probabilities,
+    prompts,
+)
 from services.runtime.errors import InvalidRequest
 
 CONFIG = PicturesConfig(max_labels=4, max_label_prompts=6, max_label_bytes=8)
@@ -41,6 +51,7 @@ def test_probabilities_are_the_softmax_of_scaled_cosines() -> None:
         (["a", ""], ["{}"], "labels[1]"),
         (["a", "a"], ["{}"], "labels[1]"),
         (["a", "ä" * 5], ["{}"], "labels[1]"),
+        (["a", "b"], ["{}", "x {}", "y {}", "z {}"], "templates"),
         (["a", "b"], ["{}", "{}{}"], "templates[1]"),
         (["a", "b"], ["x"], "templates[0]"),
     ],
@@ -53,9 +64,54 @@ def test_labels_out_of_bounds_are_refused_by_name(
     assert refused.value.field == field
 
 
+def test_best_labels_are_in_order_and_equal_ones_in_theirs() -> None:
+    cosines = np.array([[0.1, 0.3, 0.2, 0.3], [0.4, 0.0, 0.0, 0.1]], dtype=np.float32)
+    best = best_labels(cosines, 10.0, 3)
+    assert best.indices.tolist() == [[1, 3, 2], [0, 3, 1]]
+    np.testing.assert_array_equal(best.cosines, [cosines[0, [1, 3, 2]], cosines[1, [0, 3, 1]]])
+    shares = probabilities(cosines, 10.0)
+    np.testing.assert_array_equal(best.probabilities, [shares[0, [1, 3, 2]], shares[1, [0, 3, 1]]])
+    assert best_labels(cosines, 10.0, 99).indices.shape == (2, 4)
+
+
+def test_more_scores_than_an_answer_may_hold_are_refused_by_name() -> None:
+    config = PicturesConfig(max_images=3, max_scores=6)
+    check_answer(3, ["a", "b", "c"], 2, config)
+    check_answer(2, ["a", "b", "c"], 9, config)
+    with pytest.raises(InvalidRequest) as refused:
+        check_answer(3, ["a", "b", "c"], 3, config)
+    assert refused.value.field == "top_n"
+
+
+def test_longer_labels_than_an_answer_may_hold_are_refused_by_name() -> None:
+    config = PicturesConfig()
+    labels = [f"{number:02}" + "x" * 1022 for number in range(40)] + ["short"]
+    check_answer(256, labels, 32, config)
+    with pytest.raises(InvalidRequest) as refused:
+        check_answer(256, labels, 33, config)
+    assert refused.value.field == "top_n"
+
+
+def test_the_largest_answer_can_be_sent() -> None:
+    config = PicturesConfig(max_labels=2048, max_scores=1 << 18)
+    num_pictures, num_labels = 128, 2048
+    labels = [f"{number:032}" for number in range(num_labels)]
+    check_answer(num_pictures, labels, num_labels, config)
+    shape = (num_pictures, num_labels)
+    indices = np.broadcast_to(np.arange(num_labels), shape)
+    best = BestLabels(indices, np.ones(shape), np.ones(shape, np.float32))
+    response = pb.ClassifyResponse(results=messages.classifications(best, labels))
+    assert 8 << 20 < response.ByteSize() < 15 << 20
+    assert response.results[-1].scores[-1] == pb.LabelScore(
+        index=num_labels - 1, label=labels[-1], probability=1.0, similarity=1.0
+    )
+
+
 def test_limits_that_contradict_each_other_are_refused_at_start() -> None:
     with pytest.raises(ValueError, match="max_waiting_images"):
         PicturesConfig(max_images=9, max_waiting_images=8)
+    with pytest.raises(ValueError, match="max_scores"):
+        PicturesConfig(max_images=9, max_scores=8)
     with pytest.raises(ValueError, match="max_waiting_bytes"):
         PicturesConfig(max_image_bytes=9, max_waiting_bytes=8)
     with pytest.raises(ValueError, match="label_templates"):

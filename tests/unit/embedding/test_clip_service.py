@@ -11,9 +11,10 @@ import grpc
 import numpy as np
 import pytest
 
+from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
 from services.embedding.clip_encoder import ClipPictures
-from services.embedding.config import EmbeddingConfig, PicturesConfig
+from services.embedding.config import EmbeddingConfig, PicturesConfig, RequestLimitsConfig
 from services.embedding.loading import load_models
 from services.runtime.model_files import ModelFolderError
 from tests.contract.clip_served import ServedClip, clip_in_process, vectors
@@ -131,6 +132,52 @@ async def test_limits_are_those_of_the_settings(folder: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await clip.embed_images(images)
             assert refusal(caught.value).field == field
+
+
+async def test_too_many_on_both_sides_are_blamed_on_the_side_with_most(folder: Path) -> None:
+    async with (
+        clip_server(
+            folder, pictures=PicturesConfig(max_images=2), limits=RequestLimitsConfig(max_inputs=4)
+        ) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        clip = ServedClip(channel, (), folder)
+        image = pb.SimilarityInput(image=content(picture(0)))
+        text = pb.SimilarityInput(text="a")
+        for left, right, field in (
+            ([image], [image, image], "right"),
+            ([image, image, text], [image, text], "left"),
+            ([text, text, image], [text, text, text], "right"),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await clip.similarity(left, right)
+            said = refusal(caught.value)
+            assert (said.reason, said.field) == ("INVALID_REQUEST", field)
+
+
+async def test_more_cosines_than_an_answer_holds_are_refused_by_name(clip: ServedClip) -> None:
+    texts = [pb.SimilarityInput(text="a")] * 2000
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await clip.similarity(texts[:1999], texts)
+    assert refusal(caught.value).field == "right"
+    assert "cosines" in str(caught.value.details())
+
+
+async def test_scores_beyond_what_an_answer_holds_are_refused_before_any_is_read(
+    folder: Path,
+) -> None:
+    async with (
+        clip_server(folder, pictures=PicturesConfig(max_images=2, max_scores=4)) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        clip = ServedClip(channel, (), folder)
+        images = [content(picture(0)), content(picture(1))]
+        labels = ["circle", "square", "star"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await clip.classify([images[0], common_pb2.ImageContent()], labels)
+        assert refusal(caught.value).field == "top_n"
+        best = await clip.classify(images, labels, top_n=2)
+        assert [len(result.scores) for result in best.results] == [2, 2]
 
 
 async def test_a_model_of_texts_alone_refuses_pictures_and_says_why(cls_folder: Path) -> None:

@@ -31,6 +31,12 @@ def test_embeddings_carry_their_values_bit_for_bit(dimensions: int) -> None:
     assert list(fewer[0].values) == vectors[0, : (dimensions + 1) // 2].tolist()
 
 
+def test_rows_of_cosines_are_bit_for_bit() -> None:
+    cosines = np.random.default_rng(0).uniform(-1, 1, (3, 70)).astype(np.float32)
+    rows = messages.similarity_rows(cosines)
+    assert rows == [pb.SimilarityRow(cosines=row) for row in cosines.tolist()]
+
+
 def test_ranking_is_best_first_and_stable() -> None:
     ranked = messages.ranking([0.5, 0.9, 0.5, 0.1], top_n=3)
     assert [result.index for result in ranked] == [1, 0, 2]

@@ -203,6 +203,20 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(
         assert (await served.embed(["there is room again"])).embeddings
 
 
+async def test_no_more_inputs_are_taken_than_have_their_vectors_in_an_answer(
+    config: EmbeddingConfig, models: Models
+) -> None:
+    many = config.model_copy(
+        update={
+            "batching": BatchingConfig(max_waiting_inputs=200_000),
+            "limits": config.limits.model_copy(update={"max_inputs": 100_000}),
+        }
+    )
+    async with in_process(models, many) as served:
+        model = await served.model()
+    assert model.max_batch_inputs * model.dimensions * 4 == 15 << 20
+
+
 async def test_the_models_are_loaded_and_run_by_one_thread_beside_the_event_loop(
     config: EmbeddingConfig, scorer_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
