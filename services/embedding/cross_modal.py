@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.embedding.config import MAX_ANSWER_BYTES
+from services.embedding.config import MAX_CONTENT_BYTES
 from services.embedding.encoder import Vectors, unit_length
 from services.embedding.inputs import Purpose, TextInput
 from services.embedding.labels import (
@@ -158,7 +158,7 @@ class CrossModal:
 
 
 def _check_answer(num_left: int, num_right: int) -> None:
-    limit = MAX_ANSWER_BYTES // 4
+    limit = MAX_CONTENT_BYTES // 4
     if num_left * num_right > limit:
         longer = "left" if num_left > num_right else "right"
         raise InvalidRequest(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.embedding.config import MAX_ANSWER_BYTES, RequestLimitsConfig
+from services.embedding.config import MAX_CONTENT_BYTES, RequestLimitsConfig
 from services.embedding.encoder import Encoder
 from services.embedding.tokenization import TokenizedInput
 from services.runtime.errors import ContextTooLong, InvalidRequest
@@ -50,7 +50,7 @@ class InputReader:
         self._vocab_size = encoder.vocab_size
         self._limits = limits
         # As many as have all their vectors in one answer.
-        self.max_inputs = min(limits.max_inputs, MAX_ANSWER_BYTES // (4 * encoder.dimensions))
+        self.max_inputs = min(limits.max_inputs, MAX_CONTENT_BYTES // (4 * encoder.dimensions))
         self._prompts = {
             Purpose.NONE: "",
             Purpose.QUERY: encoder.query_prompt,

@@ -28,6 +28,8 @@ def test_defaults_serve_the_embedded_model() -> None:
         ({"batching": {"max_tokens": 1}}, "max_tokens"),
         ({"cache": {"ttl_s": 0}}, "ttl_s"),
         ({"reranker": {"name": "r"}}, "path"),
+        ({"limits": {"max_input_bytes": 16 << 20}}, "max_input_bytes"),  # no message holds it
+        ({"pictures": {"max_image_bytes": 16 << 20}}, "max_image_bytes"),
         ({"limits": {"max_inputs": 100}, "batching": {"max_waiting_inputs": 100}}, "max_waiting"),
     ],
 )
