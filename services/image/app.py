@@ -23,6 +23,7 @@ from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
+from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.rpc import RpcPolicy
 from services.runtime.rpc_metrics import RpcMetrics
 from services.runtime.serve_metrics import ServeRegistry
@@ -42,6 +43,7 @@ class Image:
     ) -> None:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
+        ignore_pillow_warnings()
         registry = ServeRegistry({"service": "image", "model": config.model_name})
         metrics = ImageMetrics(registry)
         loaded = self._loaded = await load(config, settings.model_folder, metrics)

@@ -104,7 +104,7 @@ def check_num_tokens(num_tokens: int, model: ServedModel, field: str) -> None:
         )
 
 
-def check_sampling(parameters: Parameters, config: ImageConfig) -> Sampling:
+def check_sampling(parameters: Parameters, config: ImageConfig, model: ServedModel) -> Sampling:
     """How the noise is taken away. Raises `InvalidRequest`."""
     defaults, limits = config.defaults, config.limits
     num_steps = _or(parameters.num_steps, defaults.num_steps)
@@ -131,7 +131,7 @@ def check_sampling(parameters: Parameters, config: ImageConfig) -> Sampling:
     if karras and scheduler is SchedulerName.DDIM:
         raise invalid("parameters.karras_sigmas", "the scheduler 'ddim' has none")
     if karras is None:
-        karras = defaults.karras_sigmas and scheduler is not SchedulerName.DDIM
+        karras = model.default_karras_sigmas and scheduler is not SchedulerName.DDIM
     return Sampling(num_steps, scheduler, guidance, rescale, eta, karras)
 
 

@@ -19,11 +19,9 @@ __all__ = [
     "RequestLimitsConfig",
 ]
 
-# The platform's own clients take messages of 64 MiB. A PNG of noise is as large as its pixels, and
-# a call that ranks sends all its pictures at once.
-MAX_PIXELS_OF_MESSAGE = 20 << 20
-# The longer side of a picture as CLIP gets it: it looks at fewer pixels still.
-RANKED_SIDE = 1024
+# A replica sends and takes messages of 16 MiB. What is not picture in one is less than one of them,
+# and a PNG of noise is as large as its pixels.
+_MAX_MESSAGE_BYTES = 15 << 20
 
 
 class LoraConfig(BaseModel):
@@ -56,7 +54,7 @@ class DefaultsConfig(BaseModel):
     num_steps: int = Field(default=30, ge=1)
     guidance_scale: float = Field(default=7.5, ge=1.0, allow_inf_nan=False)
     scheduler: SchedulerName = SchedulerName.DPM_SOLVER_PP_2M
-    karras_sigmas: bool = False
+    karras_sigmas: bool | None = None  # None: as the folder's scheduler has it
     width: int | None = Field(default=None, ge=1)  # None: the model's own
     height: int | None = Field(default=None, ge=1)
     strength: float = Field(default=0.8, gt=0, le=1)
@@ -78,10 +76,11 @@ class RequestLimitsConfig(BaseModel):
     max_n: int = Field(default=10, ge=1, le=1024)
     max_width: int = Field(default=2048, ge=1)
     max_height: int = Field(default=2048, ge=1)
-    max_pixels: int = Field(default=1 << 20, ge=1, le=MAX_PIXELS_OF_MESSAGE)  # of one picture
+    max_pixels: int = Field(default=1 << 20, ge=1, le=_MAX_MESSAGE_BYTES // 3)  # of one picture
     max_num_steps: int = Field(default=150, ge=1, le=1000)
     max_guidance_scale: float = Field(default=30.0, ge=1.0, allow_inf_nan=False)
-    max_image_bytes: int = Field(default=8 << 20, ge=1, le=28 << 20)  # of a picture to edit
+    # Of a picture to edit, and of its mask: two as large as the default fit one message.
+    max_image_bytes: int = Field(default=7 << 20, ge=1, le=_MAX_MESSAGE_BYTES)
     max_image_pixels: int = Field(default=16 << 20, ge=1)  # of the same, once decoded
     default_timeout_s: float = Field(default=600.0, gt=0)  # for calls without a deadline
 
@@ -121,18 +120,6 @@ class ImageConfig(BaseModel):
             raise ValueError("defaults.num_steps: is above limits.max_num_steps")
         if defaults.guidance_scale > limits.max_guidance_scale:
             raise ValueError("defaults.guidance_scale: is above limits.max_guidance_scale")
-        return self
-
-    @model_validator(mode="after")
-    def _pictures_to_rank_fit_one_message(self) -> ImageConfig:
-        if self.ranking_application is None:
-            return self
-        largest = min(self.limits.max_pixels, RANKED_SIDE * RANKED_SIDE)
-        if self.limits.max_n * largest > MAX_PIXELS_OF_MESSAGE:
-            raise ValueError(
-                f"limits.max_n: expected at most {MAX_PIXELS_OF_MESSAGE // largest}: that many "
-                "pictures of limits.max_pixels can be ranked in one message"
-            )
         return self
 
     @model_validator(mode="after")

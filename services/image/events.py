@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from services.image.types import Finished, Latents, PictureRequest
+from services.image.types import Latents, PictureRequest, Times
 
 __all__ = ["Advanced", "Done", "LatentPreview", "Made", "PngPreview", "ServiceEvent"]
 
@@ -40,7 +40,8 @@ class Made:
     index: int
     request: PictureRequest
     png: bytes
-    finished: Finished  # pixels and times
+    times: Times
+    for_clip: bytes = b""  # the picture as CLIP is shown it, where it is to be ranked
     similarity: float | None = None
 
 

@@ -79,5 +79,13 @@ def _served(model: DiffusionModel, config: ImageConfig) -> ServedModel:
         size_multiple=model.size_multiple,
         default_width=width,
         default_height=height,
+        default_karras_sigmas=_karras_sigmas(model, config),
         count_tokens=model.count_tokens,
     )
+
+
+def _karras_sigmas(model: DiffusionModel, config: ImageConfig) -> bool:
+    """What the settings leave open, the folder says."""
+    if config.defaults.karras_sigmas is not None:
+        return config.defaults.karras_sigmas
+    return bool(model.schedule.options.use_karras_sigmas)

@@ -6,7 +6,7 @@ Knows no exporter.
 from __future__ import annotations
 
 from services.image.loop.stats import EngineLoad, StepStats
-from services.image.types import Finished
+from services.image.types import Times
 from services.runtime.metrics import (
     LATENCY_BUCKETS_S,
     TOKEN_LATENCY_BUCKETS_S,
@@ -57,17 +57,16 @@ class ImageMetrics:
             "prompt_tokens_total", "Tokens of the prompts of accepted calls."
         )
 
-    def step_finished(self, stats: StepStats, load: EngineLoad) -> None:
+    def step_finished(self, stats: StepStats) -> None:
         """One call of the model. Comes from the engine's threads."""
         self._steps.inc(stats.num_pictures)
         self._step_pictures.observe(stats.num_pictures)
         self._step_rows.observe(stats.num_rows)
         self._step_time.observe(stats.step_s)
         self._failed.inc(stats.num_failed)
-        self.load_changed(load)
 
     def load_changed(self, load: EngineLoad) -> None:
-        """Told where pictures come and go without a step, too."""
+        """Pictures came, went, or took less or more memory."""
         self._running.set(load.num_running)
         self._waiting.set(load.num_waiting)
         self._decoding.set(load.num_decoding)
@@ -77,11 +76,11 @@ class ImageMetrics:
         """A call's pictures go to the engine."""
         self._prompt_tokens.inc(num_prompt_tokens)
 
-    def made(self, picture: Finished, total_s: float) -> None:
+    def made(self, times: Times, total_s: float) -> None:
         """A picture is a PNG."""
         self._end_to_end.observe(total_s)
-        self._queue_time.observe(picture.queue_s)
-        self._decode_time.observe(picture.decode_s)
+        self._queue_time.observe(times.queue_s)
+        self._decode_time.observe(times.decode_s)
 
     def ended(self, reason: str) -> None:
         """Of every picture once: "done", "cancelled" or an error's reason in small letters."""

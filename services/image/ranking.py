@@ -13,7 +13,12 @@ from orrery.v1 import common_pb2, embedding_pb2
 from services.runtime.errors import DependencyDown, Internal, InvalidRequest, OrreryError
 from services.runtime.peer import Caller, Peer
 
-__all__ = ["PeerRanker", "Ranker", "best_first"]
+__all__ = ["RANKED_SIDE", "PeerRanker", "Ranker", "best_first"]
+
+# The longer side of a picture as CLIP gets it: it looks at fewer pixels still.
+RANKED_SIDE = 512
+# Of that size, even those that PNG cannot make smaller fit one message of 16 MiB.
+_PICTURES_PER_CALL = 16
 
 
 class Ranker(Protocol):
@@ -27,7 +32,7 @@ class Ranker(Protocol):
         """
 
     async def similarities(self, prompt: str, pngs: Sequence[bytes], caller: Caller) -> list[float]:
-        """A cosine for each picture. Raises as `check`."""
+        """A cosine for each picture, of at most `RANKED_SIDE` pixels a side. Raises as `check`."""
 
 
 class PeerRanker:
@@ -43,13 +48,19 @@ class PeerRanker:
         await self._cosines(embedding_pb2.SimilarityRequest(left=[text], right=[text]), caller)
 
     async def similarities(self, prompt: str, pngs: Sequence[bytes], caller: Caller) -> list[float]:
-        """One call for all pictures."""
-        images = [common_pb2.ImageContent(data=png, media_type="image/png") for png in pngs]
-        request = embedding_pb2.SimilarityRequest(
-            left=[embedding_pb2.SimilarityInput(text=prompt)],
-            right=[embedding_pb2.SimilarityInput(image=image) for image in images],
-        )
-        return await self._cosines(request, caller)
+        """One call for every few pictures."""
+        text = embedding_pb2.SimilarityInput(text=prompt)
+        cosines = []
+        for first in range(0, len(pngs), _PICTURES_PER_CALL):
+            pictures = [
+                embedding_pb2.SimilarityInput(
+                    image=common_pb2.ImageContent(data=png, media_type="image/png")
+                )
+                for png in pngs[first : first + _PICTURES_PER_CALL]
+            ]
+            request = embedding_pb2.SimilarityRequest(left=[text], right=pictures)
+            cosines += await self._cosines(request, caller)
+        return cosines
 
     async def _cosines(
         self, request: embedding_pb2.SimilarityRequest, caller: Caller
@@ -75,6 +86,6 @@ def best_first(similarities: Sequence[float]) -> list[int]:
 
 def _of_the_prompt(error: InvalidRequest) -> OrreryError:
     """What a caller can be blamed for is the prompt; the pictures are our own."""
-    if not (error.field or "").startswith("left"):
+    if not (error.field or "").startswith("left[0]"):
         return Internal("the pictures cannot be ranked by this application's CLIP", stage="rank")
     return type(error)(f"prompt: CLIP refuses it: {error.message}", field="prompt", stage="rank")

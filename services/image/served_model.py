@@ -19,4 +19,5 @@ class ServedModel:
     size_multiple: int  # of width and height
     default_width: int  # where a request says nothing
     default_height: int
+    default_karras_sigmas: bool  # where the scheduler has them
     count_tokens: Callable[[str], int]  # with special tokens; safe in any thread

@@ -104,6 +104,9 @@ class ImageServicer:
             can_rank=config.ranking_application is not None,
             max_image_bytes=limits.max_image_bytes,
             max_image_pixels=limits.max_image_pixels,
+            default_strength=defaults.strength,
+            default_preview_every_num_steps=defaults.preview_every,
+            default_karras_sigmas=model.default_karras_sigmas,
         )
 
     @unary(pb.ImageServiceGetLoadResponse)

@@ -26,6 +26,7 @@ __all__ = [
     "Sampling",
     "SchedulerName",
     "Source",
+    "Times",
 ]
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -97,14 +98,21 @@ class Preview:
     content: Pixels | Latents
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """The last event of a picture. Seconds: in line, in the loop of steps, in decoding."""
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of a picture, in seconds: in line, in the loop of steps, in decoding."""
 
-    pixels: Pixels
     queue_s: float
     denoise_s: float
     decode_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """The last event of a picture."""
+
+    pixels: Pixels
+    times: Times
 
 
 Event: TypeAlias = Progress | Preview | Finished

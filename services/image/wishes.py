@@ -1,6 +1,7 @@
 """A call's wish, checked and read: the pictures to be made for it.
 
-Everything that can be refused is refused here, cheapest first, before the engine sees anything.
+Everything that can be refused is refused here, cheapest first, before the engine sees anything:
+`check` costs nothing, and says how many pictures there are to be; `read` decodes.
 Knows nothing of protobuf, nor of how pictures are made.
 """
 
@@ -26,12 +27,12 @@ from services.image.checks import (
 from services.image.config import ImageConfig
 from services.image.served_model import ServedModel
 from services.image.sources import SentPicture, decode_source, sent_size
-from services.image.types import PictureRequest, Source
+from services.image.types import PictureRequest, Sampling, Source
 from services.runtime.errors import InvalidRequest
 from services.runtime.offload import offload_if_large
 from services.runtime.pictures import PictureLimits
 
-__all__ = ["Edit", "Offload", "PicturesToMake", "Wish", "WishReader"]
+__all__ = ["CheckedWish", "Edit", "Offload", "PicturesToMake", "Wish", "WishReader"]
 
 T = TypeVar("T")
 
@@ -61,11 +62,20 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedWish:
+    """A wish whose parameters are right; its texts and pictures have not been read."""
+
+    wish: Wish
+    sampling: Sampling
+    batch: Batch
+    strength: float  # of an edit
+
+
+@dataclass(frozen=True, slots=True)
 class PicturesToMake:
     """What becomes of a wish: one request for each picture."""
 
     requests: tuple[PictureRequest, ...]
-    batch: Batch
     num_prompt_tokens: int
 
 
@@ -79,23 +89,31 @@ class WishReader:
         limits = config.limits
         self._picture_limits = PictureLimits(limits.max_image_bytes, limits.max_image_pixels)
 
-    async def read(self, wish: Wish) -> PicturesToMake:
-        """Raises `InvalidRequest`, `ContextTooLong`."""
+    def check(self, wish: Wish) -> CheckedWish:
+        """Raises `InvalidRequest`."""
         config, parameters = self._config, wish.parameters
-        check_prompt(wish.prompt, config.limits.max_prompt_bytes)
-        sampling = check_sampling(parameters, config)
-        negative = parameters.negative_prompt
-        check_negative_prompt(negative, sampling, config.limits.max_prompt_bytes)
+        max_bytes = config.limits.max_prompt_bytes
+        check_prompt(wish.prompt, max_bytes)
+        sampling = check_sampling(parameters, config, self._model)
+        check_negative_prompt(parameters.negative_prompt, sampling, max_bytes)
         batch = check_batch(parameters, config)
+        strength = 1.0
+        if wish.edit is not None:
+            strength = check_strength(wish.edit.strength, sampling.num_steps, config)
+        return CheckedWish(wish, sampling, batch, strength)
+
+    async def read(self, checked: CheckedWish) -> PicturesToMake:
+        """Raises `InvalidRequest`, `ContextTooLong`."""
+        wish, batch = checked.wish, checked.batch
+        negative = wish.parameters.negative_prompt
         num_tokens = await self._num_tokens(wish.prompt, "prompt")
         if negative:
             num_tokens += await self._num_tokens(negative, "parameters.negative_prompt")
         source = None
         if wish.edit is None:
-            width, height = self._size(parameters)
+            width, height = self._size(wish.parameters)
         else:
-            strength = check_strength(wish.edit.strength, sampling.num_steps, config)
-            source = await self._source(wish.edit, parameters, strength)
+            source = await self._source(wish.edit, wish.parameters, checked.strength)
             height, width = source.pixels.shape[:2]
         requests = tuple(
             PictureRequest(
@@ -104,14 +122,14 @@ class WishReader:
                 width=width,
                 height=height,
                 seed=seed,
-                sampling=sampling,
+                sampling=checked.sampling,
                 source=source,
                 preview_every=batch.preview_every,
                 preview_kind=batch.preview_kind,
             )
             for seed in batch.seeds
         )
-        return PicturesToMake(requests, batch, num_tokens)
+        return PicturesToMake(requests, num_tokens)
 
     async def _num_tokens(self, text: str, field: str) -> int:
         count = partial(self._model.count_tokens, text)
@@ -136,10 +154,10 @@ class WishReader:
         except InvalidRequest as error:
             if parameters.width is not None and parameters.height is not None:
                 raise
+            expected = error.message.partition(": ")[2]
             raise invalid(
                 "image",
-                f"is {sent[0]} x {sent[1]} pixels; give width and height to have it resized: "
-                + error.message,
+                f"is {sent[0]} x {sent[1]} pixels, and no other size is asked for: {expected}",
             ) from error
         decoded = await self._offload(
             partial(decode_source, edit.image, edit.mask, (width, height), limits)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from services.image.loop.places import Places, Reservation
 from services.image.loop.stats import EngineLoad
 from services.image.served_model import ServedModel
 from services.image.types import (
@@ -27,8 +28,9 @@ from services.image.types import (
     Preview,
     PreviewKind,
     Progress,
+    Times,
 )
-from services.runtime.errors import DeadlineExceeded, Internal, NotReady, Overloaded
+from services.runtime.errors import DeadlineExceeded, Internal, NotReady
 
 __all__ = ["ScriptedEngine", "ScriptedSettings", "picture_of", "scripted_model"]
 
@@ -54,6 +56,7 @@ def scripted_model() -> ServedModel:
         size_multiple=8,
         default_width=64,
         default_height=64,
+        default_karras_sigmas=False,
         count_tokens=lambda text: len(text.split()) + 2,
     )
 
@@ -80,58 +83,60 @@ class ScriptedEngine:
         self.requests: list[PictureRequest] = []
         self.started = asyncio.Event()  # a picture is at its first step
         self._slots = asyncio.Semaphore(self.settings.max_running)
+        num_places = self.settings.max_running + self.settings.max_waiting
+        self._places = Places(num_places, retry_after_s=lambda: 2.0)
         self._num_waiting = 0
         self._num_running = 0
-        self._num_decoding = 0
         self._num_steps_done = 0
         self._num_images_done = 0
         self._closed = False
 
     @property
     def holds(self) -> int:
-        """Pictures that were let in and have not ended."""
-        return self._num_waiting + self._num_running + self._num_decoding
+        """Places of pictures that were let in and have not ended."""
+        return self._places.num_taken
 
     def load(self) -> EngineLoad:
         return EngineLoad(
             num_running=self._num_running,
             num_waiting=self._num_waiting,
             max_running=self.settings.max_running,
-            num_decoding=self._num_decoding,
+            num_decoding=0,
             num_steps_done=self._num_steps_done,
             num_images_done=self._num_images_done,
             state_bytes=4096 * self.holds,
         )
 
-    def ensure_room(self, num_pictures: int) -> None:
+    @contextmanager
+    def reserve(self, num_pictures: int) -> Iterator[Reservation]:
         if self._closed:
             raise NotReady("the engine has been closed")
-        free = self.settings.max_running - self._num_running
-        if self._num_waiting + num_pictures > self.settings.max_waiting + free:
-            raise Overloaded(
-                f"{self._num_waiting} pictures wait; at most {self.settings.max_waiting} may",
-                retry_after_s=2.0,
-            )
+        with self._places.reserved(num_pictures) as reservation:
+            yield reservation
 
     async def stream(
-        self, request: PictureRequest, *, deadline_s: float | None = None
+        self,
+        request: PictureRequest,
+        *,
+        deadline_s: float | None = None,
+        reservation: Reservation | None = None,
     ) -> AsyncGenerator[Event, None]:
-        self.ensure_room(1)
-        self.requests.append(request)
-        num_steps = self._num_steps(request)
-        started_s = time.monotonic()
-        yield Progress(0, num_steps)
-        async with self._place(deadline_s):
-            queue_s = time.monotonic() - started_s
-            for step in range(1, num_steps + 1):
-                await self._step(request, step, deadline_s)
-                yield Progress(step, num_steps)
-                every = request.preview_every
-                if every and step % every == 0 and step < num_steps:
-                    yield Preview(step, self._preview(request, step, num_steps))
-            denoise_s = time.monotonic() - started_s - queue_s
-        self._num_images_done += 1
-        yield Finished(picture_of(request), queue_s, denoise_s, 0.001)
+        with self._places.taken(reservation):
+            self.requests.append(request)
+            num_steps = self._num_steps(request)
+            started_s = time.monotonic()
+            yield Progress(0, num_steps)
+            async with self._slot(deadline_s):
+                queue_s = time.monotonic() - started_s
+                for step in range(1, num_steps + 1):
+                    await self._step(request, step, deadline_s)
+                    yield Progress(step, num_steps)
+                    every = request.preview_every
+                    if every and step % every == 0 and step < num_steps:
+                        yield Preview(step, self._preview(request, step, num_steps))
+                denoise_s = time.monotonic() - started_s - queue_s
+            self._num_images_done += 1
+            yield Finished(picture_of(request), Times(queue_s, denoise_s, 0.001))
 
     async def close(self, drain_timeout_s: float = 0.0) -> None:
         self._closed = True
@@ -141,8 +146,8 @@ class ScriptedEngine:
         return num_steps if request.source is None else int(num_steps * request.source.strength)
 
     @asynccontextmanager
-    async def _place(self, deadline_s: float | None) -> AsyncGenerator[None, None]:
-        """In line for one of the batch's places, then in it."""
+    async def _slot(self, deadline_s: float | None) -> AsyncGenerator[None, None]:
+        """In line for one of the batch's slots, then in it."""
         self._num_waiting += 1
         try:
             async with asyncio.timeout(_left_s(deadline_s)):

@@ -88,15 +88,6 @@ class Call:
         self._stochastic = [i for i, each in enumerate(prepared) if each.is_stochastic]
         self._kept = _StackedKeptAreas(prepared) if any(each.kept for each in prepared) else None
 
-    @property
-    def num_rows(self) -> int:
-        return self._context.shape[0]
-
-    @property
-    def num_latent_pixels(self) -> int:
-        """Of all rows."""
-        return self.num_rows * self._latents.shape[2] * self._latents.shape[3]
-
     @torch.inference_mode()
     def run(self, model: Denoiser) -> list[bool]:
         """Takes every picture one step further; says of each whether its numbers are finite.

@@ -11,7 +11,6 @@ Synchronous, one thread. Knows nothing of prompts, pixels, queues and deadlines.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -114,17 +113,16 @@ class ImageEngine:
         if not slot_ids:
             return None
         start_s = time.perf_counter()
-        call = self._call([self._pictures[slot_id] for slot_id in slot_ids])
-        events: list[StepEvent] = []
-        for picture, error in self._run(call):
-            events.append(self._event(picture, error))
-        num_failed = sum(isinstance(event, Failed) for event in events)
+        pictures = [self._pictures[slot_id] for slot_id in slot_ids]
+        events = [self._event(picture, error) for picture, error in self._run(pictures)]
+        num_rows = sum(picture.prepared.num_rows for picture in pictures)
+        height, width = pictures[0].prepared.size
         stats = StepStats(
-            num_pictures=len(call.pictures),
-            num_rows=call.num_rows,
-            num_latent_pixels=call.num_latent_pixels,
+            num_pictures=len(pictures),
+            num_rows=num_rows,
+            num_latent_pixels=num_rows * height * width,
             step_s=time.perf_counter() - start_s,
-            num_failed=num_failed,
+            num_failed=sum(isinstance(event, Failed) for event in events),
         )
         return StepOutcome(events, stats)
 
@@ -149,43 +147,46 @@ class ImageEngine:
             call = self._calls[size] = Call(pictures)
         return call
 
-    def _run(self, call: Call) -> list[tuple[Picture, Exception | None]]:
+    def _run(self, pictures: list[Picture]) -> list[tuple[Picture, Exception | None]]:
         """A step of each; where the call fails as a whole, of each alone, to find the guilty."""
         try:
-            return _with_errors(call, call.run(self._model))
+            finite = self._call(pictures).run(self._model)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is given to whom it concerns
-            if len(call.pictures) == 1:
-                return [(call.pictures[0], error)]
-        del self._calls[call.pictures[0].prepared.size]
-        return [pair for picture in call.pictures for pair in self._run(Call([picture]))]
+            if len(pictures) == 1:
+                return [(pictures[0], error)]
+        else:
+            return [
+                (picture, None if is_finite else NotFinite("the latents are not finite"))
+                for picture, is_finite in zip(pictures, finite, strict=True)
+            ]
+        # Only here has the failed call let go of its tensors.
+        return [pair for picture in pictures for pair in self._run([picture])]
 
     def _event(self, picture: Picture, error: Exception | None) -> StepEvent:
-        slot_id = picture.slot_id
-        if error is not None:
-            self._remove(slot_id)
-            return Failed(slot_id, error)
-        if picture.is_done:
-            self._remove(slot_id)
-            return Denoised(slot_id, picture.step, picture.latents.clone())
-        every = picture.prepared.preview_every
-        is_due = every > 0 and picture.step % every == 0
-        return Stepped(slot_id, picture.step, picture.preview() if is_due else None)
+        event: StepEvent
+        try:
+            event = _news(picture) if error is None else Failed(picture.slot_id, error)
+        except Exception as failure:  # noqa: BLE001 - for want of memory: it is the picture's own
+            event = Failed(picture.slot_id, failure)
+        if not isinstance(event, Stepped):
+            self._remove(picture.slot_id)
+        return event
 
     def _remove(self, slot_id: int) -> None:
-        """Gives back all that the picture held, its share of a stacked call too."""
+        """Gives back all that the picture held; its rows of a stacked call go with the next step of
+        the others."""
         picture = self._pictures.pop(slot_id)
         self._turns.leave(slot_id)
         size = picture.prepared.size
         call = self._calls.get(size)
-        if call is None or picture not in call.pictures:
-            return
-        del self._calls[size]
-        for other in call.pictures:  # theirs are rows of the call's tensors
-            other.latents, other.x0 = other.latents.clone(), other.x0.clone()
+        if call is not None and picture in call.pictures:
+            del self._calls[size]
 
 
-def _with_errors(call: Call, finite: Sequence[bool]) -> list[tuple[Picture, Exception | None]]:
-    return [
-        (picture, None if is_finite else NotFinite("the latents are not finite"))
-        for picture, is_finite in zip(call.pictures, finite, strict=True)
-    ]
+def _news(picture: Picture) -> Stepped | Denoised:
+    """What its step came to. The tensors are of their own, not rows of a call."""
+    if picture.is_done:
+        return Denoised(picture.slot_id, picture.step, picture.latents.clone())
+    every = picture.prepared.preview_every
+    is_due = every > 0 and picture.step % every == 0
+    return Stepped(picture.slot_id, picture.step, picture.preview() if is_due else None)

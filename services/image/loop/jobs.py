@@ -12,15 +12,16 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
 
 from services.image.loop.prepared import Prepared
 from services.image.schedulers import StepPlan
 from services.image.types import Event, PictureRequest, Preview
-from services.runtime.errors import OrreryError
+from services.runtime.errors import DeadlineExceeded, OrreryError
 
-__all__ = ["DecodeTask", "Job", "Line", "Stage"]
+__all__ = ["DecodeTask", "Job", "Line", "News", "Stage"]
 
 
 class Stage(StrEnum):
@@ -29,6 +30,14 @@ class Stage(StrEnum):
     QUEUE = "queue"
     DENOISE = "denoise"
     DECODE = "decode"
+
+
+class News(NamedTuple):
+    """What a reader has not heard yet."""
+
+    events: list[Event]
+    error: OrreryError | None
+    ended: bool
 
 
 @dataclass(eq=False, slots=True)
@@ -57,10 +66,15 @@ class Job:
             self.events = deque(each for each in self.events if not isinstance(each, Preview))
         self.events.append(event)
 
-    def take_events(self) -> list[Event]:
+    def take_news(self) -> News:
         events = list(self.events)
         self.events.clear()
-        return events
+        return News(events, self.error, self.ended)
+
+    def expired(self) -> DeadlineExceeded:
+        """The error of its deadline, which says where it was."""
+        message = "the time of the request was up before its picture"
+        return DeadlineExceeded(message, stage=self.stage)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

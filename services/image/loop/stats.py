@@ -1,4 +1,4 @@
-"""What the engine tells an observer: its load, each call of the model, each picture's end.
+"""What the engine tells an observer: each call of the model, and its load when that changes.
 
 The seam for metrics: the service implements `EngineObserver` and exports what it likes.
 """
@@ -36,12 +36,17 @@ class StepStats:
 
 
 class EngineObserver(Protocol):
-    """Called from the engine's threads, with nothing locked; must not block."""
+    """Called with nothing locked that the engine needs; must not block."""
 
-    def step_finished(self, stats: StepStats, load: EngineLoad) -> None: ...
+    def step_finished(self, stats: StepStats) -> None:
+        """Comes from the engine's threads."""
+
+    def load_changed(self, load: EngineLoad) -> None:
+        """Comes from any thread, one call at a time: the last is how it is."""
 
 
 class NullObserver:
     """Watches nothing."""
 
-    def step_finished(self, stats: StepStats, load: EngineLoad) -> None: ...
+    def step_finished(self, stats: StepStats) -> None: ...
+    def load_changed(self, load: EngineLoad) -> None: ...

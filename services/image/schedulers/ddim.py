@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from services.image.schedulers.noise_schedule import NoiseSchedule
-from services.image.schedulers.plan import StepPlan, plan_of
+from services.image.schedulers.plan import ImpossiblePlan, StepPlan, plan_of
 from services.image.schedulers.timesteps import first_step, spaced
 from services.image.types import Sampling
 
@@ -18,14 +18,14 @@ __all__ = ["plan_ddim"]
 def plan_ddim(schedule: NoiseSchedule, sampling: Sampling, strength: float | None) -> StepPlan:
     """Equation 12 of the paper, its sigma by equation 16; `a` is the paper's alpha.
 
-    Raises `ValueError` for more steps than the schedule has room for.
+    Raises `ImpossiblePlan` for more steps than the schedule has room for.
     """
     options, num_steps = schedule.options, sampling.num_steps
     spacing = options.timestep_spacing or "leading"
     spread = spaced(spacing, num_steps, schedule.num_timesteps, options.steps_offset)
     timesteps = np.round(spread).astype(np.int64)
     if timesteps[0] >= schedule.num_timesteps:
-        raise ValueError(f"num_steps: {num_steps} go beyond the model's last timestep")
+        raise ImpossiblePlan("num_steps", f"{num_steps} go beyond the model's last timestep")
     signal = schedule.signal.astype(np.float64)
     a = signal[timesteps]
     before = timesteps - schedule.num_timesteps // num_steps

@@ -23,7 +23,7 @@ _FEW_STEPS = 15  # below this the last step is of first order
 def plan_dpm_solver_pp_2m(
     schedule: NoiseSchedule, sampling: Sampling, strength: float | None
 ) -> StepPlan:
-    """Raises `ValueError` for steps so many that two are on one noise level."""
+    """Raises `ImpossiblePlan` for steps so many that two are on one noise level."""
     timesteps, ratios = _levels(schedule, sampling)
     first = first_step(sampling.num_steps, strength)
     alpha = 1 / np.sqrt(ratios**2 + 1)

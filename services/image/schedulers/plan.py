@@ -15,9 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-__all__ = ["StartScales", "StepColumns", "StepPlan", "advance", "estimate_x0", "plan_of"]
+__all__ = [
+    "ImpossiblePlan",
+    "StartScales",
+    "StepColumns",
+    "StepPlan",
+    "advance",
+    "estimate_x0",
+    "plan_of",
+]
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+class ImpossiblePlan(ValueError):
+    """The noise schedule cannot be taken as asked. `field`: "num_steps" or "strength"."""
+
+    def __init__(self, field: str, what: str) -> None:
+        super().__init__(f"{field}: {what}")
+        self.field = field
+        self.what = what
 
 
 class StepColumns(NamedTuple):
@@ -96,11 +113,11 @@ def plan_of(
 
     `columns`: float64 `[all steps]` by name; those left out are 0, `input_scale` is 1.
     `keep_source`, `keep_noise`: `[all steps + 1]`, the scales at each step's noise level and after
-    the last. Raises `ValueError` where a number is not finite: so many steps cannot be taken.
+    the last. Raises `ImpossiblePlan` where no step is left, or a number is not finite.
     """
     num_steps = len(keep_source) - 1
     if first >= num_steps:
-        raise ValueError(f"strength: of {num_steps} steps none is left")
+        raise ImpossiblePlan("strength", f"of {num_steps} steps none is left")
     defaults = {"input_scale": 1.0}
     table = np.stack(
         [
@@ -110,7 +127,7 @@ def plan_of(
         axis=1,
     )[first:]
     if not np.isfinite(table).all():
-        raise ValueError(f"num_steps: the noise schedule cannot be taken in {num_steps} steps")
+        raise ImpossiblePlan("num_steps", f"the noise schedule cannot be taken in {num_steps}")
     return StepPlan(
         table=torch.from_numpy(table.astype(np.float32)),
         keep=torch.from_numpy(np.stack([keep_source, keep_noise], 1)[first + 1 :].astype("f4")),

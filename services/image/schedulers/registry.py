@@ -10,7 +10,7 @@ from services.image.schedulers.ddim import plan_ddim
 from services.image.schedulers.dpm_solver_pp import plan_dpm_solver_pp_2m
 from services.image.schedulers.euler import plan_euler, plan_euler_ancestral
 from services.image.schedulers.noise_schedule import NoiseSchedule
-from services.image.schedulers.plan import StepPlan
+from services.image.schedulers.plan import ImpossiblePlan, StepPlan
 from services.image.types import Sampling, SchedulerName
 
 __all__ = ["make_plan"]
@@ -30,12 +30,14 @@ _PLANNERS: Mapping[SchedulerName, Planner] = MappingProxyType(
 def make_plan(schedule: NoiseSchedule, sampling: Sampling, strength: float | None) -> StepPlan:
     """The numbers of every step; `strength` is of a source, None without one.
 
-    Raises `ValueError` for a number of steps that the schedule cannot be taken in.
+    Raises `ImpossiblePlan` for a number of steps that the schedule cannot be taken in.
     """
     if not 1 <= sampling.num_steps <= schedule.num_timesteps:
-        raise ValueError(
-            f"num_steps: expected 1 to {schedule.num_timesteps}, got {sampling.num_steps}"
+        raise ImpossiblePlan(
+            "num_steps", f"expected 1 to {schedule.num_timesteps}, got {sampling.num_steps}"
         )
     if strength is not None and int(sampling.num_steps * strength) < 1:
-        raise ValueError(f"strength: {strength:g} of {sampling.num_steps} steps leaves none")
+        raise ImpossiblePlan(
+            "strength", f"{strength:g} of {sampling.num_steps} steps leaves none to be done"
+        )
     return _PLANNERS[sampling.scheduler](schedule, sampling, strength)

@@ -1,108 +1,18 @@
-"""The engine for asyncio: one outcome each, everything given back, the steps never held up."""
+"""The engine for asyncio: events, places, fairness; the steps never held up."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
-from typing import Any
 
 import numpy as np
 import pytest
 
 from services.image.loop.async_engine import AsyncImageEngine
-from services.image.loop.limits import EngineLimits
-from services.image.loop.stats import EngineLoad, StepStats
-from services.image.types import (
-    Event,
-    Finished,
-    PictureRequest,
-    Preview,
-    PreviewKind,
-    Progress,
-    SchedulerName,
-    Source,
-)
-from services.runtime.errors import (
-    DeadlineExceeded,
-    Internal,
-    InvalidRequest,
-    NotReady,
-    OrreryError,
-    Overloaded,
-)
-from tests.unit.image.toy_model import BROKEN, NOT_A_NUMBER, UNREADABLE, ToyModel, toy_request
-
-LIMITS = EngineLimits(max_running=4, max_waiting=6, max_pixels_per_call=200)
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.steps: list[StepStats] = []
-        self.loads: list[EngineLoad] = []
-
-    def step_finished(self, stats: StepStats, load: EngineLoad) -> None:
-        self.steps.append(stats)
-        self.loads.append(load)
-
-
-@pytest.fixture
-def model() -> ToyModel:
-    return ToyModel()
-
-
-@pytest.fixture
-async def engine(model: ToyModel) -> AsyncIterator[AsyncImageEngine]:
-    """Whatever a test did, nothing is held once its streams are closed."""
-    engine = AsyncImageEngine(model, LIMITS)
-    yield engine
-    for gate in (model.prompts, model.steps, model.pixels):
-        gate.open()
-    await until(lambda: is_empty(engine))
-    engine.check_integrity()
-    await engine.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never came to be")
-
-
-def is_empty(engine: AsyncImageEngine) -> bool:
-    load = engine.load()
-    held = (load.num_running, load.num_waiting, load.num_decoding, load.state_bytes)
-    return held == (0, 0, 0, 0) and engine._line.preparing is None and not engine._jobs
-
-
-async def collect(
-    engine: AsyncImageEngine, request: PictureRequest, in_s: float | None = None
-) -> list[Event]:
-    deadline_s = None if in_s is None else time.monotonic() + in_s
-    async with aclosing(engine.stream(request, deadline_s=deadline_s)) as stream:
-        return [event async for event in stream]
-
-
-async def picture(engine: AsyncImageEngine, request: PictureRequest) -> np.ndarray:
-    last = (await collect(engine, request))[-1]
-    assert isinstance(last, Finished)
-    return last.pixels
-
-
-async def accepted(engine: AsyncImageEngine, request: PictureRequest, **options: Any) -> Any:
-    """A stream whose first event was read."""
-    stream = engine.stream(request, **options)
-    first = await anext(stream)
-    assert isinstance(first, Progress)
-    assert first.step == 0
-    return stream
-
-
-# --- events -----------------------------------------------------------------------------------
+from services.image.types import Finished, PictureRequest, Preview, PreviewKind, Progress, Source
+from services.runtime.errors import InvalidRequest, Overloaded
+from tests.unit.image.asking import LIMITS, Recorder, accepted, collect, is_empty, picture, until
+from tests.unit.image.toy_model import ToyModel, toy_request
 
 
 async def test_stream_tells_every_step_and_ends_with_the_picture(engine: AsyncImageEngine) -> None:
@@ -179,7 +89,7 @@ async def test_the_latest_preview_takes_the_place_of_one_not_read(
     assert len([event for event in events if isinstance(event, Preview)]) < 5
 
 
-# --- refused ----------------------------------------------------------------------------------
+# --- places ---
 
 
 async def test_a_full_line_refuses_before_anything_is_held(
@@ -192,17 +102,44 @@ async def test_a_full_line_refuses_before_anything_is_held(
         await collect(engine, toy_request())
     assert refusal.value.retry_after_s is not None
     assert refusal.value.retry_after_s >= 1
-    with pytest.raises(Overloaded):
-        engine.ensure_room(1)
     assert engine.load().num_waiting + engine.load().num_running == 10
     assert before.num_waiting + before.num_running == 10
     await streams[3].aclose()
-    await until(lambda: engine.load().num_waiting + engine.load().num_running == 9)
-    engine.ensure_room(1)
-    with pytest.raises(Overloaded):
-        engine.ensure_room(2)
+    with pytest.raises(Overloaded), engine.reserve(2):
+        pass
+    with engine.reserve(1):
+        pass
     for stream in streams:
         await stream.aclose()
+
+
+async def test_places_reserved_are_the_calls_until_its_pictures_end(
+    engine: AsyncImageEngine, model: ToyModel
+) -> None:
+    with engine.reserve(8) as reservation:
+        stream = engine.stream(toy_request(), reservation=reservation)
+        await anext(stream)
+        with pytest.raises(Overloaded), engine.reserve(3):
+            pass
+        with engine.reserve(2), pytest.raises(Overloaded):
+            await collect(engine, toy_request())
+        await stream.aclose()
+        with engine.reserve(3):  # that of the picture that ended
+            pass
+    with engine.reserve(10):
+        pass
+
+
+async def test_a_picture_that_its_reader_has_not_taken_keeps_its_place(
+    engine: AsyncImageEngine,
+) -> None:
+    streams = [await accepted(engine, toy_request(seed, num_steps=1)) for seed in range(10)]
+    await until(lambda: engine.load().num_images_done == 10)
+    with pytest.raises(Overloaded):
+        await collect(engine, toy_request())
+    for stream in streams:
+        assert isinstance([event async for event in stream][-1], Finished)
+    await collect(engine, toy_request())
 
 
 async def test_steps_that_the_schedule_cannot_take_are_refused(engine: AsyncImageEngine) -> None:
@@ -212,181 +149,14 @@ async def test_steps_that_the_schedule_cannot_take_are_refused(engine: AsyncImag
     assert engine.healthy
 
 
-# --- deadlines --------------------------------------------------------------------------------
+async def test_strength_that_leaves_no_step_is_refused(engine: AsyncImageEngine) -> None:
+    source = Source(np.zeros((8, 8, 3), np.uint8), strength=0.1)
+    with pytest.raises(InvalidRequest) as refusal:
+        await collect(engine, toy_request(num_steps=5, source=source))
+    assert refusal.value.field == "strength"
 
 
-@pytest.mark.parametrize(
-    ("held", "stage"), [("prompts", "queue"), ("steps", "denoise"), ("pixels", "decode")]
-)
-async def test_deadline_ends_a_picture_at_any_stage_and_says_which(
-    engine: AsyncImageEngine, model: ToyModel, held: str, stage: str
-) -> None:
-    await collect(engine, toy_request())
-    getattr(model, held).close()
-    with pytest.raises(DeadlineExceeded) as error:
-        await collect(engine, toy_request(), in_s=1.5)
-    assert error.value.stage == stage
-    assert not engine._jobs
-
-
-async def test_a_deadline_in_the_past_is_refused_at_once(
-    engine: AsyncImageEngine, model: ToyModel
-) -> None:
-    with pytest.raises(DeadlineExceeded) as error:
-        await collect(engine, toy_request(), in_s=-1)
-    assert error.value.stage == "queue"
-    assert engine._threads == []
-
-
-async def test_deadline_passes_while_the_reader_sleeps(
-    engine: AsyncImageEngine, model: ToyModel
-) -> None:
-    model.steps.close()
-    stream = await accepted(engine, toy_request(), deadline_s=time.monotonic() + 0.05)
-    await until(lambda: not engine._jobs)  # nobody reads
-    with pytest.raises(DeadlineExceeded):
-        await anext(stream)
-
-
-# --- leaving ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("held", ["prompts", "steps", "pixels"])
-async def test_closing_the_stream_gives_everything_back(
-    engine: AsyncImageEngine, model: ToyModel, held: str
-) -> None:
-    gate = getattr(model, held)
-    gate.close()
-    stream = await accepted(engine, toy_request())
-    await asyncio.to_thread(gate.is_reached.wait, 5)
-    await stream.aclose()
-    assert not engine._jobs
-    gate.open()
-    await until(lambda: is_empty(engine))
-    assert engine.load().num_images_done == 0
-
-
-async def test_a_picture_cancelled_in_line_costs_no_step(
-    engine: AsyncImageEngine, model: ToyModel
-) -> None:
-    model.steps.close()
-    running = [await accepted(engine, toy_request(seed)) for seed in range(4)]
-    waiting = await accepted(engine, toy_request(9, width=4, height=4))
-    await waiting.aclose()
-    model.steps.open()
-    for stream in running:
-        assert isinstance([event async for event in stream][-1], Finished)
-    assert (2, 2) not in {(height, width) for _, height, width in model.denoiser.calls}
-
-
-async def test_two_hundred_cancels_at_random_steps_and_deadlines_leave_nothing(
-    model: ToyModel,
-) -> None:
-    rng = random.Random(11)
-    engine = AsyncImageEngine(model, EngineLimits(max_running=24, max_waiting=300))
-    model.denoiser.before_call = lambda: time.sleep(0.0005)
-    outcomes = {"finished": 0, "cancelled": 0, "deadline": 0}
-
-    async def ask(seed: int) -> None:
-        request = toy_request(
-            seed,
-            num_steps=rng.randint(1, 30),
-            width=rng.choice([4, 8]),
-            guidance_scale=rng.choice([1.0, 4.0]),
-            preview_every=rng.choice([0, 1]),
-            scheduler=rng.choice(list(SchedulerName)),
-        )
-        # One in five may end; the others are given up at some step, the last one too.
-        stop_at = -1 if seed % 5 == 0 else rng.randint(0, request.sampling.num_steps)
-        in_s = rng.choice([None, None, rng.random()])
-        deadline_s = None if in_s is None else time.monotonic() + in_s
-        try:
-            async with aclosing(engine.stream(request, deadline_s=deadline_s)) as stream:
-                async for event in stream:
-                    if isinstance(event, Finished):
-                        outcomes["finished"] += 1
-                    elif isinstance(event, Progress) and event.step == stop_at:
-                        outcomes["cancelled"] += 1
-                        return
-        except DeadlineExceeded:
-            outcomes["deadline"] += 1
-
-    tasks = [asyncio.create_task(ask(seed)) for seed in range(260)]
-    for task in rng.sample(tasks, 60):
-        await asyncio.sleep(0.002)
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    num_killed = sum(task.cancelled() for task in tasks)
-    assert sum(outcomes.values()) + num_killed == 260
-    assert outcomes["cancelled"] + outcomes["deadline"] + num_killed >= 200
-    await until(lambda: is_empty(engine))
-    engine.check_integrity()
-    assert engine.load().num_images_done >= outcomes["finished"]
-    await engine.close()
-    assert [thread for thread in engine._threads if thread.is_alive()] == []
-
-
-# --- failures ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prompt", [UNREADABLE, BROKEN, NOT_A_NUMBER])
-async def test_a_picture_that_breaks_fails_alone(engine: AsyncImageEngine, prompt: str) -> None:
-    expected = await picture(engine, toy_request(1, num_steps=20))
-    results = await asyncio.gather(
-        picture(engine, toy_request(1, num_steps=20)),
-        picture(engine, toy_request(2, num_steps=20, prompt=prompt)),
-        picture(engine, toy_request(1, num_steps=20)),
-        return_exceptions=True,
-    )
-    assert isinstance(results[1], Internal)
-    assert results[1].__cause__ is not None
-    assert np.array_equal(results[0], expected)
-    assert np.array_equal(results[2], expected)
-    assert engine.healthy
-
-
-async def test_a_decoder_that_fails_ends_the_picture(
-    engine: AsyncImageEngine, model: ToyModel
-) -> None:
-    def fail() -> None:
-        raise RuntimeError("no memory")
-
-    model.on_decode = fail
-    with pytest.raises(Internal):
-        await collect(engine, toy_request())
-    model.on_decode = lambda: None
-    await collect(engine, toy_request())
-
-
-async def test_failures_in_a_row_are_unhealthy_until_one_succeeds(
-    engine: AsyncImageEngine,
-) -> None:
-    for _ in range(3):
-        assert engine.healthy
-        with pytest.raises(Internal):
-            await collect(engine, toy_request(prompt=BROKEN))
-    assert not engine.healthy
-    await collect(engine, toy_request())
-    assert engine.healthy
-
-
-async def test_a_dead_loop_ends_every_stream_and_refuses_more(model: ToyModel) -> None:
-    class Dying(Recorder):
-        def step_finished(self, stats: StepStats, load: EngineLoad) -> None:
-            raise RuntimeError("the loop is broken")
-
-    engine = AsyncImageEngine(model, LIMITS, Dying())
-    results = await asyncio.gather(
-        *(collect(engine, toy_request(seed)) for seed in range(6)), return_exceptions=True
-    )
-    assert all(isinstance(result, OrreryError) for result in results)
-    assert not engine.healthy
-    with pytest.raises(NotReady):
-        await collect(engine, toy_request())
-    await engine.close()
-
-
-# --- fairness ---------------------------------------------------------------------------------
+# --- fairness ---
 
 
 async def test_a_small_picture_is_done_before_large_ones_that_came_first(
@@ -426,38 +196,7 @@ async def test_waiting_pictures_join_first_come_first_served(
     assert sorted(done[4:8]) == [4, 5, 6, 7]
 
 
-# --- closing ----------------------------------------------------------------------------------
-
-
-async def test_closing_lets_what_runs_end_within_its_time(model: ToyModel) -> None:
-    engine = AsyncImageEngine(model, LIMITS)
-    stream = await accepted(engine, toy_request())
-
-    async def rest() -> list[Event]:
-        return [event async for event in stream]
-
-    reading = asyncio.create_task(rest())
-    await engine.close(drain_timeout_s=10)
-    assert isinstance((await reading)[-1], Finished)
-    with pytest.raises(NotReady):
-        await collect(engine, toy_request())
-
-
-async def test_closing_ends_what_does_not(model: ToyModel) -> None:
-    engine = AsyncImageEngine(model, LIMITS)
-    model.steps.close()
-    reading = asyncio.create_task(collect(engine, toy_request()))
-    await asyncio.to_thread(model.steps.is_reached.wait, 5)
-    closing = asyncio.create_task(engine.close(drain_timeout_s=0.05))
-    with pytest.raises(NotReady):
-        await reading
-    model.steps.open()
-    await closing
-    assert [thread for thread in engine._threads if thread.is_alive()] == []
-
-
-async def test_an_unused_engine_closes(model: ToyModel) -> None:
-    await AsyncImageEngine(model).close(drain_timeout_s=1)
+# --- what an observer hears ---
 
 
 async def test_observer_hears_of_every_call(model: ToyModel) -> None:
@@ -466,6 +205,24 @@ async def test_observer_hears_of_every_call(model: ToyModel) -> None:
     await asyncio.gather(*(collect(engine, toy_request(seed, num_steps=7)) for seed in range(3)))
     await engine.close()
     assert sum(stats.num_pictures for stats in recorder.steps) == 21
-    assert recorder.loads[-1].num_running == 0
     assert max(load.num_running for load in recorder.loads) <= 4
+    assert max(load.state_bytes for load in recorder.loads) > 0
     assert max(stats.num_rows for stats in recorder.steps) <= 6
+
+
+@pytest.mark.parametrize("held", ["prompts", "steps", "pixels"])
+async def test_observer_is_told_last_that_nothing_is_held(model: ToyModel, held: str) -> None:
+    """Of a cancelled picture too, whose memory is given back after its stream has ended."""
+    recorder = Recorder()
+    engine = AsyncImageEngine(model, LIMITS, recorder)
+    gate = getattr(model, held)
+    gate.close()
+    stream = await accepted(engine, toy_request())
+    await asyncio.to_thread(gate.is_reached.wait, 5)
+    await stream.aclose()
+    gate.open()
+    await until(lambda: recorder.loads[-1].state_bytes == 0 and is_empty(engine))
+    last = recorder.loads[-1]
+    assert (last.num_running, last.num_waiting, last.num_decoding) == (0, 0, 0)
+    await engine.close()
+    assert recorder.loads[-1] == last

@@ -18,7 +18,7 @@ from services.image.checks import (
     check_size,
     check_strength,
 )
-from services.image.config import DefaultsConfig, ImageConfig
+from services.image.config import ImageConfig
 from services.image.types import PreviewKind, Sampling, SchedulerName
 from services.runtime.errors import ContextTooLong, InvalidRequest
 from tests.fakes.scripted_images import scripted_model
@@ -38,24 +38,23 @@ def field_of(caught: pytest.ExceptionInfo[InvalidRequest]) -> str | None:
 
 
 def test_defaults_are_the_applications() -> None:
-    assert check_sampling(Parameters(), CONFIG) == Sampling(
+    assert check_sampling(Parameters(), CONFIG, MODEL) == Sampling(
         30, SchedulerName.DPM_SOLVER_PP_2M, 7.5, 0.0, 0.0, False
     )
 
 
 def test_default_karras_levels_are_left_out_where_ddim_is_asked_for() -> None:
-    defaults = DefaultsConfig(karras_sigmas=True)
-    config = CONFIG.model_copy(update={"defaults": defaults})
-    assert check_sampling(Parameters(), config).karras_sigmas
-    assert not check_sampling(Parameters(scheduler=DDIM), config).karras_sigmas
-    assert not check_sampling(Parameters(karras_sigmas=False), config).karras_sigmas
+    model = replace(MODEL, default_karras_sigmas=True)
+    assert check_sampling(Parameters(), CONFIG, model).karras_sigmas
+    assert not check_sampling(Parameters(scheduler=DDIM), CONFIG, model).karras_sigmas
+    assert not check_sampling(Parameters(karras_sigmas=False), CONFIG, model).karras_sigmas
 
 
 def test_all_that_is_asked_for_comes_out() -> None:
     asked = Parameters(
         num_steps=7, guidance_scale=3.0, guidance_rescale=0.5, scheduler=DDIM, eta=0.25
     )
-    assert check_sampling(asked, CONFIG) == Sampling(7, DDIM, 3.0, 0.5, 0.25, False)
+    assert check_sampling(asked, CONFIG, MODEL) == Sampling(7, DDIM, 3.0, 0.5, 0.25, False)
 
 
 @pytest.mark.parametrize(
@@ -84,14 +83,14 @@ def test_sampling_that_cannot_be_is_refused_by_field(
     parameters: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        check_sampling(Parameters(**parameters), CONFIG)
+        check_sampling(Parameters(**parameters), CONFIG, MODEL)
     assert field_of(caught) == f"parameters.{field}"
 
 
 @pytest.mark.parametrize("scheduler", SchedulerName)
 def test_recipe_as_it_is_told_may_be_asked_for_again(scheduler: SchedulerName) -> None:
     """A recipe has every field, also those of other schedulers at rest."""
-    told = check_sampling(Parameters(scheduler=scheduler, guidance_scale=1.0), CONFIG)
+    told = check_sampling(Parameters(scheduler=scheduler, guidance_scale=1.0), CONFIG, MODEL)
     again = Parameters(
         num_steps=told.num_steps,
         scheduler=told.scheduler,
@@ -100,7 +99,7 @@ def test_recipe_as_it_is_told_may_be_asked_for_again(scheduler: SchedulerName) -
         eta=told.eta,
         karras_sigmas=told.karras_sigmas,
     )
-    assert check_sampling(again, CONFIG) == told
+    assert check_sampling(again, CONFIG, MODEL) == told
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\u2003"])
@@ -118,7 +117,7 @@ def test_prompts_are_limited_in_bytes() -> None:
 
 
 def test_negative_prompt_needs_guidance() -> None:
-    guided = check_sampling(Parameters(), CONFIG)
+    guided = check_sampling(Parameters(), CONFIG, MODEL)
     check_negative_prompt("blurred", guided, 100)
     check_negative_prompt("", replace(guided, guidance_scale=1.0), 100)
     with pytest.raises(InvalidRequest) as caught:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from services.image.config import ImageConfig
+from deploy.ray_environment import MAX_REQUEST_BYTES
+from services.image.config import ImageConfig, RequestLimitsConfig
+from services.image.png import encode_png
 from services.image.types import SchedulerName
 
 MODEL = {"model_name": "m", "model_path": "models/m"}
@@ -42,9 +45,8 @@ def test_defaults_make_pictures_as_users_of_stable_diffusion_expect() -> None:
         ({"defaults": {"guidance_scale": 31.0}}, "defaults.guidance_scale"),
         ({"defaults": {"num_steps": 151}}, "defaults.num_steps"),
         ({"defaults": {"scheduler": "ddim", "karras_sigmas": True}}, "karras_sigmas"),
-        ({"limits": {"max_pixels": 1 << 26}}, "max_pixels"),
-        ({"limits": {"max_image_bytes": 1 << 26}}, "max_image_bytes"),
-        ({"limits": {"max_n": 30}, "ranking_application": "clip"}, "limits.max_n"),
+        ({"limits": {"max_pixels": 6 << 20}}, "max_pixels"),
+        ({"limits": {"max_image_bytes": 16 << 20}}, "max_image_bytes"),
     ],
 )
 def test_wrong_key_is_refused_and_named(args: dict[str, Any], named: str) -> None:
@@ -52,6 +54,12 @@ def test_wrong_key_is_refused_and_named(args: dict[str, Any], named: str) -> Non
         ImageConfig(**(MODEL | args))
 
 
-def test_many_small_pictures_may_be_ranked_in_one_call() -> None:
-    limits = {"max_n": 64, "max_pixels": 64 * 64}
-    assert ImageConfig(**MODEL, ranking_application="clip", limits=limits).limits.max_n == 64
+def test_pictures_and_uploads_within_the_limits_fit_the_platforms_messages() -> None:
+    """Whatever is configured: a PNG of noise is as large as its pixels."""
+    limits = ImageConfig(**MODEL).limits
+    texts = 2 * limits.max_prompt_bytes
+    assert 2 * limits.max_image_bytes + texts < MAX_REQUEST_BYTES
+    most = RequestLimitsConfig(max_pixels=5 << 20, max_image_bytes=15 << 20)
+    pixels = np.random.default_rng(0).integers(0, 256, (2048, most.max_pixels // 2048, 3), np.uint8)
+    assert len(encode_png(pixels)) + texts < MAX_REQUEST_BYTES
+    assert most.max_image_bytes + texts < MAX_REQUEST_BYTES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from services.image.loop import denoising
+from services.image.loop.denoising import Picture
 from services.image.loop.engine import Denoised, Failed, ImageEngine, NotFinite, Stepped
 from services.image.loop.limits import EngineLimits
 from services.image.loop.prepared import Prepared
@@ -121,6 +123,42 @@ def test_a_picture_that_breaks_fails_alone(engine: ImageEngine, fault: float) ->
         event = last[slot_id]
         assert isinstance(event, Denoised)
         assert torch.equal(event.latents, alone(toy_picture(i, num_steps=5)))
+
+
+@pytest.mark.parametrize("num_beside", [0, 3])
+def test_a_call_that_finds_no_memory_fails_those_alone_whom_it_fails_alone(
+    engine: ImageEngine, num_beside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a call is stacked from may not fit, before the model is asked at all."""
+    good = {engine.add(toy_picture(i, num_steps=5)): i for i in range(num_beside)}
+    engine.step()
+    large = engine.add(toy_picture(9, num_steps=5, kept=True))
+
+    def no_memory(prepared: Sequence[Prepared]) -> None:
+        raise MemoryError("for the kept areas")
+
+    monkeypatch.setattr(denoising, "_StackedKeptAreas", no_memory)
+    last = run_out(engine)
+    assert isinstance(last[large], Failed)
+    for slot_id, i in good.items():
+        event = last[slot_id]
+        assert isinstance(event, Denoised)
+        assert torch.equal(event.latents, alone(toy_picture(i, num_steps=5)))
+
+
+def test_a_picture_whose_preview_finds_no_memory_fails_alone(
+    engine: ImageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = engine.add(toy_picture(1, num_steps=5))
+    bad = engine.add(toy_picture(2, num_steps=5, preview_every=2))
+
+    def no_memory(self: Picture) -> torch.Tensor:
+        raise MemoryError("for a copy")
+
+    monkeypatch.setattr(Picture, "preview", no_memory)
+    last = run_out(engine)
+    assert isinstance(last[bad], Failed)
+    assert isinstance(last[good], Denoised)
 
 
 def test_a_failed_call_costs_nobody_a_draw_of_noise(engine: ImageEngine) -> None:

@@ -12,12 +12,12 @@ from services.image.events import Advanced, Done, LatentPreview, Made, PngPrevie
 from services.image.messages import edit_wish, generate_wish, scheduler_number, set_event
 from services.image.sources import SentPicture
 from services.image.types import (
-    Finished,
     PictureRequest,
     PreviewKind,
     Sampling,
     SchedulerName,
     Source,
+    Times,
 )
 from services.runtime.errors import InvalidRequest
 
@@ -106,7 +106,7 @@ def test_edit_has_its_pictures() -> None:
 def _made(source: Source | None, similarity: float | None) -> Made:
     sampling = Sampling(20, SchedulerName.DDIM, 3.5, 0.25, 0.5, False)
     request = PictureRequest("p", "", 16, 8, (1 << 63) - 1, sampling, source)
-    return Made(2, request, b"png", Finished(PIXELS, 0.1, 0.2, 0.3), similarity)
+    return Made(2, request, b"png", Times(0.1, 0.2, 0.3), similarity=similarity)
 
 
 def test_made_picture_tells_its_recipe() -> None:

@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import grpc
+import numpy as np
 import pytest
 
+from deploy.ray_environment import MAX_REQUEST_BYTES
 from orrery.v1 import embedding_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,
     add_EmbeddingServiceServicer_to_server,
 )
-from services.image.ranking import PeerRanker, best_first
+from services.image.png import encode_png
+from services.image.ranking import RANKED_SIDE, PeerRanker, best_first
 from services.runtime.errors import (
     ContextTooLong,
     DependencyDown,
@@ -46,7 +49,7 @@ class ScriptedSimilarity(EmbeddingServiceServicer):
 
 @asynccontextmanager
 async def ranking(servicer: ScriptedSimilarity) -> AsyncIterator[PeerRanker]:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
     add_EmbeddingServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -72,6 +75,16 @@ async def test_one_call_has_all_pictures() -> None:
     assert [entry.image.data for entry in request.right] == [b"one", b"two"]
 
 
+async def test_pictures_that_png_cannot_make_smaller_fit_the_platforms_messages() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (RANKED_SIDE, RANKED_SIDE, 3), np.uint8)
+    servicer = ScriptedSimilarity([float(i) for i in range(16)])
+    async with ranking(servicer) as ranker:
+        cosines = await ranker.similarities("a lamp", [encode_png(noise)] * 48, caller())
+    assert cosines == servicer.cosines * 3
+    assert [len(request.right) for request in servicer.requests] == [16] * 3
+    assert max(request.ByteSize() for request in servicer.requests) < MAX_REQUEST_BYTES
+
+
 async def test_check_asks_without_pictures() -> None:
     servicer = ScriptedSimilarity([1.0])
     async with ranking(servicer) as ranker:
@@ -88,8 +101,9 @@ async def test_prompt_too_long_for_clip_is_the_prompts_fault() -> None:
     assert (caught.value.field, caught.value.stage) == ("prompt", "rank")
 
 
-async def test_refused_picture_is_our_own_fault() -> None:
-    failure = InvalidRequest("right[0].image: too large", field="right[0].image")
+@pytest.mark.parametrize("field", ["right[0].image", "left", "left and right"])
+async def test_refused_picture_is_our_own_fault(field: str) -> None:
+    failure = InvalidRequest(f"{field}: too much", field=field)
     async with ranking(ScriptedSimilarity([], failure)) as ranker:
         with pytest.raises(Internal):
             await ranker.similarities("a lamp", [b"one"], caller())

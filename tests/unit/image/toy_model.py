@@ -60,7 +60,7 @@ class ToyModel:
         self.schedule = NoiseSchedule.from_config(SCHEDULER_CONFIG)
         self.denoiser = ToyDenoiser()
         self.prompts, self.steps, self.pixels = Gate(), Gate(), Gate()
-        self.denoiser.before_call = self.steps.pass_through
+        self.denoiser.before_call = lambda: self.steps.pass_through()
         self.on_decode: Callable[[], None] = lambda: None
         self.num_decoded = 0
 
