@@ -229,6 +229,10 @@ async def test_model_tells_what_may_be_asked(served_images: ServedImages) -> Non
     assert model.max_width % model.size_multiple == 0
     assert model.default_width * model.default_height <= model.max_pixels
     assert 1 <= model.default_num_steps <= model.max_num_steps
+    assert 0 < model.default_strength <= 1
+    assert model.default_preview_every_num_steps >= 1
+    (image,) = images(await served_images.generate(scheduler=pb.DIFFUSION_SCHEDULER_EULER))
+    assert image.recipe.karras_sigmas == model.default_karras_sigmas
     assert model.max_n >= 4
     by_name = await served_images.stub.GetImageModel(
         pb.GetImageModelRequest(model=model.model), metadata=served_images.metadata

@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,7 @@ class Job:
     slot_id: int | None = None  # in the batch
     preview: tuple[int, torch.Tensor] | None = None  # step and latents of the next to decode
     latents: torch.Tensor | None = None  # denoised, until decoded
+    decode_turn: int = 0  # on the line's virtual time
     started_s: float = 0.0
     denoised_s: float = 0.0
 
@@ -95,6 +97,7 @@ class Line:
         self.ready: deque[Job] = deque()
         self.decoding: DecodeTask | None = None
         self._finals: deque[Job] = deque()
+        self._virtual_time = 0  # of decoding, in latent numbers
         self._previews: deque[Job] = deque()
 
     @property
@@ -124,6 +127,7 @@ class Line:
     def add_final(self, job: Job, latents: torch.Tensor) -> None:
         """A preview not decoded yet is not worth decoding any more."""
         job.latents = latents
+        job.decode_turn = self._virtual_time + latents.numel()
         self._finals.append(job)
         if job in self._previews:
             self._previews.remove(job)
@@ -136,9 +140,12 @@ class Line:
         job.preview = (step, latents)
 
     def take_decode_task(self) -> DecodeTask:
-        """Pictures before previews."""
+        """Pictures before previews, and by fair queueing as in `turns`: a small picture goes before
+        large ones that came first, but not any number of them before a large one."""
         if self._finals:
-            job = self._finals.popleft()
+            job = min(self._finals, key=attrgetter("decode_turn"))
+            self._finals.remove(job)
+            self._virtual_time = job.decode_turn
             assert job.latents is not None
             return DecodeTask(job, job.latents, None)
         job = self._previews.popleft()

@@ -19,7 +19,7 @@ from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from services.image.model.folder import read_json
 from services.runtime.model_files import ModelFolderError
@@ -79,7 +79,7 @@ def merge_lora(lora: LoraOptions, unet: torch.nn.Module, text_encoder: torch.nn.
                 if name.startswith(f"{part}.")
             }
             _merge(_renamed(part, own, module), settings.get(part), lora.scale, module)
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # other libraries convert here what strangers wrote
         raise ModelFolderError(f"{lora.file}: {error}") from error
 
 
@@ -88,6 +88,8 @@ def _read(lora: LoraOptions, unet: torch.nn.Module) -> tuple[Tensors, dict[str, 
     with safe_open(lora.file, framework="pt") as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+    if not tensors:
+        raise ValueError("holds no tensors")
     for name in tensors:
         if any(kind in name for kind in _MAGNITUDES):
             raise ValueError(f"{name}: DoRA is not supported")

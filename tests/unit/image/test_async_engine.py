@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import numpy as np
 import pytest
+import torch
 
 from services.image.loop.async_engine import AsyncImageEngine
+from services.image.loop.jobs import Job, Line
+from services.image.schedulers import make_plan
 from services.image.types import Finished, PictureRequest, Preview, PreviewKind, Progress, Source
 from services.runtime.errors import InvalidRequest, Overloaded
 from tests.unit.image.asking import LIMITS, Recorder, accepted, collect, is_empty, picture, until
@@ -21,7 +25,7 @@ async def test_stream_tells_every_step_and_ends_with_the_picture(engine: AsyncIm
     last = events[-1]
     assert isinstance(last, Finished)
     assert last.pixels.shape == (8, 8, 3)
-    assert min(last.queue_s, last.denoise_s, last.decode_s) >= 0
+    assert min(last.times.queue_s, last.times.denoise_s, last.times.decode_s) >= 0
     load = engine.load()
     assert (load.num_steps_done, load.num_images_done) == (6, 1)
 
@@ -176,6 +180,39 @@ async def test_a_small_picture_is_done_before_large_ones_that_came_first(
     assert order == ["small", "large", "large", "large"]
 
 
+async def test_a_small_picture_is_decoded_before_large_ones_that_came_first(
+    engine: AsyncImageEngine, model: ToyModel
+) -> None:
+    model.pixels.close()
+    order: list[str] = []
+
+    async def ask(name: str, request: PictureRequest) -> None:
+        await collect(engine, request)
+        order.append(name)
+
+    large = [toy_request(i, width=16, height=16, num_steps=1) for i in range(3)]
+    asked = [asyncio.create_task(ask("large", large[0]))]
+    await asyncio.to_thread(model.pixels.is_reached.wait, 5)
+    asked += [asyncio.create_task(ask("large", request)) for request in large[1:]]
+    await until(lambda: engine.load().num_decoding == 3)
+    asked.append(asyncio.create_task(ask("small", toy_request(9))))
+    await until(lambda: engine.load().num_decoding == 4)
+    model.pixels.open()
+    await asyncio.gather(*asked)
+    assert order == ["large", "small", "large", "large"]
+
+
+def test_large_pictures_are_decoded_among_small_ones_that_keep_coming() -> None:
+    line, taken = Line(), []
+    large, small = torch.zeros(4, 32, 32), torch.zeros(4, 8, 8)
+    line.add_final(toy_job(), large)
+    for _ in range(40):
+        line.add_final(toy_job(), small)
+        taken.append(line.take_decode_task().latents.shape[1])
+    assert taken.count(32) == 1
+    assert taken.index(32) == 15  # as many latents in small ones came first
+
+
 async def test_waiting_pictures_join_first_come_first_served(
     engine: AsyncImageEngine, model: ToyModel
 ) -> None:
@@ -226,3 +263,9 @@ async def test_observer_is_told_last_that_nothing_is_held(model: ToyModel, held:
     assert (last.num_running, last.num_waiting, last.num_decoding) == (0, 0, 0)
     await engine.close()
     assert recorder.loads[-1] == last
+
+
+def toy_job() -> Job:
+    request = toy_request()
+    plan = make_plan(ToyModel().schedule, request.sampling, None)
+    return Job(request, plan, math.inf, 0.0, asyncio.Event())

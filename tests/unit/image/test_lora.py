@@ -219,6 +219,19 @@ def _rename(old: str, new: str) -> Callable[[Tensors], Tensors]:
             lambda tensors: tensors | {f"unet.{_UNET_LAYERS[0]}.lora_B.bias": torch.ones(8)},
             "not used: .*lora_B.bias",
         ),
+        (
+            lambda tensors: tensors | {f"unet.{_UNET_LAYERS[0]}.lora_A.weight": torch.ones(2, 8)},
+            "style.safetensors: mat1 and mat2",
+        ),
+        (
+            lambda tensors: {
+                "lora_unet_conv_in.lora_down.weight": torch.ones(2, 4, 3, 3),
+                "lora_unet_conv_in.lora_up.weight": torch.ones(8, 2, 1, 1),
+                "lora_unet_conv_in.alpha": torch.ones(2),
+            },
+            "style.safetensors: .*Scalar",
+        ),
+        (lambda tensors: {}, "style.safetensors: holds no tensors"),
     ],
 )
 def test_what_cannot_be_merged_is_named(
