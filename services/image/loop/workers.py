@@ -199,18 +199,17 @@ class Workers:
             prepared = prepare(self._model, job.request, job.plan)
         except Exception as error:  # noqa: BLE001 - it is given to whom it concerns
             with self._lock:
+                self._line.preparing = None
                 self._judge(Stage.QUEUE, [error])
                 self._fail(job, error)
-        else:
-            with self._lock:
-                self._judge(Stage.QUEUE, [None])
-                if not job.ended:
-                    job.prepared = prepared
-                    self._line.ready.append(job)
-                    self._to_step.notify()
-        finally:
-            with self._lock:
-                self._line.preparing = None
+            return
+        with self._lock:
+            self._line.preparing = None
+            self._judge(Stage.QUEUE, [None])
+            if not job.ended:
+                job.prepared = prepared
+                self._line.ready.append(job)
+                self._to_step.notify()
 
     def _step_next(self) -> bool:
         """Lets pictures leave and join, then takes a step. False: closing."""
@@ -260,22 +259,24 @@ class Workers:
             if self._closing:
                 return False
             task = self._line.decoding = self._line.take_decode_task()
+        self._decode(task)
+        self._wake([task.job])
+        return True
+
+    def _decode(self, task: DecodeTask) -> None:
         try:
             pixels = self._model.decode(task.latents)
         except Exception as error:  # noqa: BLE001 - it is given to whom it concerns
             with self._lock:
+                self._line.decoding = None
                 self._judge(Stage.DECODE, [error])
                 self._fail(task.job, error)
-        else:
-            with self._lock:
-                self._judge(Stage.DECODE, [None])
-                if not task.job.ended:
-                    self._put_pixels(task, pixels)
-        finally:
-            with self._lock:
-                self._line.decoding = None
-        self._wake([task.job])
-        return True
+            return
+        with self._lock:
+            self._line.decoding = None
+            self._judge(Stage.DECODE, [None])
+            if not task.job.ended:
+                self._put_pixels(task, pixels)
 
     # --- with the lock ----------------------------------------------------------------------------
 
