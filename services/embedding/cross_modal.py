@@ -97,7 +97,7 @@ class CrossModal:
         deadline_s: float,
     ) -> Compared:
         """Cosines of all on the left with all on the right. Raises `OrreryError`."""
-        _check_answer(len(left), len(right))
+        _check_num_cosines(len(left), len(right))
         texts, fields, pictures = [], [], []
         for name, side in (("left", left), ("right", right)):
             if not side:
@@ -157,7 +157,8 @@ class CrossModal:
         return of_texts, of_pictures
 
 
-def _check_answer(num_left: int, num_right: int) -> None:
+def _check_num_cosines(num_left: int, num_right: int) -> None:
+    """Raises `InvalidRequest` for more than an answer may hold."""
     limit = MAX_CONTENT_BYTES // 4
     if num_left * num_right > limit:
         longer = "left" if num_left > num_right else "right"
