@@ -1,8 +1,8 @@
 """Pictures of a request to what the model reads, in a few threads beside the event loop.
 
-    identify: header and digest, for the cache   ──┐   a call has at most as many chunks in the
-    prepare:  decode, resize, cut                ──┼── pool as it has threads, so that a call with
-    read:     both at once, of a single picture  ──┘   one picture does not wait behind hundreds
+    identify: header and digest, for the cache   ──┐
+    prepare:  decode, resize, cut                ──┼── calls take turns, small pictures go together
+    read:     both at once, of a single picture  ──┘
 
 Bytes are read as `services.runtime.pictures` reads them, without trusting them; every refusal names
 the picture. Knows nothing of models, caching or gRPC.
@@ -15,21 +15,18 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from services.embedding.config import PicturesConfig
+from services.embedding.gathering import GatheringPool
 from services.embedding.preprocessing import Pixels, Preprocessing
-from services.embedding.together import together
 from services.runtime.errors import DeadlineExceeded, InvalidRequest
 from services.runtime.pictures import PictureLimits, decode_picture, inspect_picture
 
 __all__ = ["Picture", "PictureReader"]
 
-# Small pictures go to a thread together: handing over costs more than they do.
-_CHUNK_BYTES = 128 << 10
+_BYTES_OF_A_TRIP = 128 << 10
 _MAX_THREADS = 4
 
 T = TypeVar("T")
@@ -52,8 +49,8 @@ class PictureReader:
         self._config = config
         self._limits = PictureLimits(config.max_image_bytes, config.max_image_pixels)
         self._salt = preprocessing.digest()
-        self._num_threads = config.num_threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
-        self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="pictures")
+        num_threads = config.num_threads or min(len(os.sched_getaffinity(0)), _MAX_THREADS)
+        self._pool = GatheringPool(num_threads, _BYTES_OF_A_TRIP, name="pictures")
         self._num_pictures = 0
 
     @property
@@ -96,7 +93,7 @@ class PictureReader:
 
     def close(self) -> None:
         """Ends the threads once they are idle."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
     def _identify(self, picture: Picture) -> bytes:
         inspect_picture(picture.data, self._limits, picture.field, media_type=picture.media_type)
@@ -119,40 +116,13 @@ class PictureReader:
     ) -> list[T]:
         """`work` on each, in the order of the pictures."""
         self._num_pictures += len(pictures)
-        chunks = _chunks(pictures)
-        left = iter(enumerate(chunks))
-        done: dict[int, list[T]] = {}
-        loop = asyncio.get_running_loop()
-
-        async def work_off() -> None:
-            for number, chunk in left:  # shared: each takes the next one
-                run = partial(_all_of, work, chunk)
-                done[number] = await loop.run_in_executor(self._pool, run)
-
+        costs = [len(picture.data) for picture in pictures]
         try:
             async with asyncio.timeout(max(0.0, deadline_s - time.monotonic())):
-                await together(*(work_off() for _ in range(min(self._num_threads, len(chunks)))))
+                return await self._pool.map(work, pictures, costs)
         except TimeoutError:
             raise DeadlineExceeded(
                 "the time of the request was up before its pictures were read", stage="preprocess"
             ) from None
         finally:
             self._num_pictures -= len(pictures)
-        return [result for number in sorted(done) for result in done[number]]
-
-
-def _all_of(work: Callable[[Picture], T], pictures: Sequence[Picture]) -> list[T]:
-    return [work(picture) for picture in pictures]
-
-
-def _chunks(pictures: Sequence[Picture]) -> list[list[Picture]]:
-    """Consecutive pictures: small ones together, large ones alone."""
-    chunks: list[list[Picture]] = []
-    room = 0
-    for picture in pictures:
-        if not chunks or len(picture.data) > room:
-            chunks.append([])
-            room = _CHUNK_BYTES
-        chunks[-1].append(picture)
-        room -= len(picture.data)
-    return chunks
