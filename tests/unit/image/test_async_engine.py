@@ -227,6 +227,7 @@ async def test_waiting_pictures_join_first_come_first_served(
     for seed in range(10):
         tasks.append(asyncio.create_task(ask(seed)))
         await asyncio.sleep(0)
+    await until(lambda: len(engine._workers._line.ready) == LIMITS.max_running)
     model.steps.open()
     await asyncio.gather(*tasks)
     assert sorted(done[:4]) == [0, 1, 2, 3]
