@@ -15,7 +15,7 @@ __all__ = ["ray_environment"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
-MAX_REQUEST_BYTES = 16 << 20
+MAX_MESSAGE_BYTES = 16 << 20
 
 
 def ray_environment(
@@ -54,7 +54,7 @@ def ray_environment(
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
         # A larger request is refused before it is read; Serve's own limit is 2 GiB.
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_REQUEST_BYTES),
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         # A reload of the proxy, also for an unrelated application, cuts streams older than this.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
         "RAY_SERVE_PORT_QUARANTINE_S": "30",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import common_pb2
 from orrery.v1 import image_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -25,7 +26,6 @@ from services.image.config import BatchingConfig, ImageConfig, RequestLimitsConf
 APPLICATION = "diffusion"
 RANKING_APPLICATION = "clip"
 PROMPT = "a red circle left of a blue square"
-MAX_MESSAGE_BYTES = 64 << 20
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import retrieval_pb2 as pb
 from orrery.v1.file_pb2_grpc import FileServiceStub
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
@@ -19,7 +20,6 @@ from tests.fakes.redis_server import redis_server
 from tests.fakes.retrieval_server import RunningRetrieval, retrieval_server_in_thread
 
 APPLICATION = "retrieval"
-MAX_MESSAGE_BYTES = 64 << 20
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -24,6 +24,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.embedding.config import EmbeddingConfig
 from services.embedding.loading import load_models
 from services.embedding.registration import add_to_server
@@ -37,7 +38,6 @@ from tests.fakes.random_clip import random_clip_folder
 
 SERVICE = "orrery.v1.EmbeddingService"
 MODEL_NAME = "tiny-clip"
-MAX_MESSAGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.image.config import ImageConfig
 from services.image.metrics import ImageMetrics
 from services.image.ranking import PeerRanker, Ranker
@@ -41,7 +42,6 @@ from services.runtime.rpc import RpcPolicy
 from tests.fakes.scripted_images import ScriptedEngine, scripted_model
 
 SERVICE = "orrery.v1.ImageService"
-MAX_MESSAGE_BYTES = 64 << 20
 MODEL_NAME = "scripted-diffusion"
 CONFIG = ImageConfig(
     model_name=MODEL_NAME,

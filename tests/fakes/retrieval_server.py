@@ -27,6 +27,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.embedding.registration import add_to_server as add_embedding_to_server
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.embedder import PeerEmbedder
@@ -44,7 +45,6 @@ from services.runtime.rpc import RpcPolicy
 from tests.fakes.hash_embedding import HashEmbeddingServicer
 
 SERVICES = ("orrery.v1.RetrievalService", "orrery.v1.FileService", "orrery.v1.EmbeddingService")
-MAX_MESSAGE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)

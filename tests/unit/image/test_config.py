@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deploy.ray_environment import MAX_REQUEST_BYTES
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.image.config import ImageConfig, RequestLimitsConfig
 from services.image.png import encode_png
 from services.image.types import SchedulerName
@@ -58,8 +58,8 @@ def test_pictures_and_uploads_within_the_limits_fit_the_platforms_messages() -> 
     """Whatever is configured: a PNG of noise is as large as its pixels."""
     limits = ImageConfig(**MODEL).limits
     texts = 2 * limits.max_prompt_bytes
-    assert 2 * limits.max_image_bytes + texts < MAX_REQUEST_BYTES
+    assert 2 * limits.max_image_bytes + texts < MAX_MESSAGE_BYTES
     most = RequestLimitsConfig(max_pixels=5 << 20, max_image_bytes=15 << 20)
     pixels = np.random.default_rng(0).integers(0, 256, (2048, most.max_pixels // 2048, 3), np.uint8)
-    assert len(encode_png(pixels)) + texts < MAX_REQUEST_BYTES
-    assert most.max_image_bytes + texts < MAX_REQUEST_BYTES
+    assert len(encode_png(pixels)) + texts < MAX_MESSAGE_BYTES
+    assert most.max_image_bytes + texts < MAX_MESSAGE_BYTES

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from deploy.ray_environment import MAX_REQUEST_BYTES
+from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import embedding_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,
@@ -49,7 +49,7 @@ class ScriptedSimilarity(EmbeddingServiceServicer):
 
 @asynccontextmanager
 async def ranking(servicer: ScriptedSimilarity) -> AsyncIterator[PeerRanker]:
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_REQUEST_BYTES)])
+    server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
     add_EmbeddingServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -82,7 +82,7 @@ async def test_pictures_that_png_cannot_make_smaller_fit_the_platforms_messages(
         cosines = await ranker.similarities("a lamp", [encode_png(noise)] * 48, caller())
     assert cosines == servicer.cosines * 3
     assert [len(request.right) for request in servicer.requests] == [16] * 3
-    assert max(request.ByteSize() for request in servicer.requests) < MAX_REQUEST_BYTES
+    assert max(request.ByteSize() for request in servicer.requests) < MAX_MESSAGE_BYTES
 
 
 async def test_check_asks_without_pictures() -> None:
