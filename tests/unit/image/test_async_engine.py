@@ -12,6 +12,7 @@ import torch
 
 from services.image.loop.async_engine import AsyncImageEngine
 from services.image.loop.jobs import Job, Line
+from services.image.loop.prepared import Prepared
 from services.image.schedulers import make_plan
 from services.image.types import Finished, PictureRequest, Preview, PreviewKind, Progress, Source
 from services.runtime.errors import InvalidRequest, Overloaded
@@ -214,24 +215,21 @@ def test_large_pictures_are_decoded_among_small_ones_that_keep_coming() -> None:
 
 
 async def test_waiting_pictures_join_first_come_first_served(
-    engine: AsyncImageEngine, model: ToyModel
+    engine: AsyncImageEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model.steps.close()
-    done: list[int] = []
+    joined: list[int] = []
+    batch = engine._workers._engine
+    add = batch.add
 
-    async def ask(seed: int) -> None:
-        await collect(engine, toy_request(seed, num_steps=3 if seed < 4 else 2))
-        done.append(seed)
+    def remember(prepared: Prepared) -> int:
+        joined.append(prepared.generator.initial_seed())
+        return add(prepared)
 
-    tasks = []
-    for seed in range(10):
-        tasks.append(asyncio.create_task(ask(seed)))
-        await asyncio.sleep(0)
-    await until(lambda: len(engine._workers._line.ready) == LIMITS.max_running)
-    model.steps.open()
-    await asyncio.gather(*tasks)
-    assert sorted(done[:4]) == [0, 1, 2, 3]
-    assert sorted(done[4:8]) == [4, 5, 6, 7]
+    monkeypatch.setattr(batch, "add", remember)
+    sizes = [4, 16, 8, 4, 8, 16, 4, 4, 16, 8]
+    requests = [toy_request(seed, width=size) for seed, size in enumerate(sizes)]
+    await asyncio.gather(*(collect(engine, request) for request in requests))
+    assert joined == list(range(10))
 
 
 # --- what an observer hears ---
