@@ -91,7 +91,6 @@ class AsyncImageEngine:
         "denoise" or "decode"; `NotReady` when the engine is closed; `Internal` when the model fails
         on this picture.
         """
-        self._workers.ensure_open()
         job = self._job(request, math.inf if deadline_s is None else deadline_s)
         with self._places.taken(reservation), self._alarm(job):
             self._workers.put(job)

@@ -98,12 +98,13 @@ class Workers:
 
     def ensure_open(self) -> None:
         """Raises `NotReady` where nothing new is taken."""
-        if self._stopped is not None:
-            raise NotReady(self._stopped, retry_after_s=1.0)
+        with self._lock:
+            self._ensure_open()
 
     def put(self, job: Job) -> None:
-        """Takes a picture into the line."""
+        """Takes a picture into the line. Raises `NotReady` where nothing new is taken."""
         with self._lock:
+            self._ensure_open()
             self._jobs.add(job)
             self._line.waiting.append(job)
             self._start_threads()
@@ -330,6 +331,10 @@ class Workers:
         job.put(Finished(pixels, times))
         self._num_images_done += 1
         self._end(job)
+
+    def _ensure_open(self) -> None:
+        if self._stopped is not None:
+            raise NotReady(self._stopped, retry_after_s=1.0)
 
     def _is_in_time(self, job: Job) -> bool:
         """Before anything costly is done for it: the event loop may be behind with its alarms."""

@@ -8,14 +8,17 @@ import random
 import time
 from collections import Counter
 from contextlib import aclosing
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from services.image.loop import async_engine
 from services.image.loop.async_engine import AsyncImageEngine
 from services.image.loop.limits import EngineLimits
 from services.image.loop.stats import StepStats
+from services.image.schedulers import make_plan
 from services.image.types import Event, Finished, Progress, SchedulerName
 from services.runtime.errors import DeadlineExceeded, Internal, NotReady, OrreryError
 from tests.unit.image.asking import LIMITS, Recorder, accepted, collect, is_empty, picture, until
@@ -251,6 +254,21 @@ async def test_a_dead_loop_ends_every_stream_and_refuses_more(model: ToyModel) -
     with pytest.raises(NotReady):
         await collect(engine, toy_request())
     await engine.close()
+
+
+async def test_a_picture_that_comes_while_the_loop_dies_is_refused_too(
+    engine: AsyncImageEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the place it is given and the line nothing is known to be alive."""
+
+    def planned(*_: Any) -> Any:
+        engine._workers.refuse("the image engine has stopped")
+        return make_plan(*_)
+
+    monkeypatch.setattr(async_engine, "make_plan", planned)
+    with engine.reserve(1) as reservation, pytest.raises(NotReady):
+        async with aclosing(engine.stream(toy_request(), reservation=reservation)) as stream:
+            await anext(stream)
 
 
 # --- closing ---

@@ -84,6 +84,7 @@ def _by_diffusers(
         warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         scheduler = scheduler_class.from_config(config | options)
         scheduler.set_timesteps(sampling.num_steps)
+    assume(scheduler.timesteps[-1] >= 0)  # or, of "trailing" ones, it is one too many
     generator = torch.Generator().manual_seed(3)
     noise = torch.randn(_SHAPE, generator=generator)
     first = 0
