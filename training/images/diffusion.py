@@ -14,7 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -42,7 +48,7 @@ class Recipe:
     heads: int = 4
     text: TextRecipe = field(default_factory=TextRecipe)
     pictures: int = 60_000
-    steps: int = 6000
+    steps: int = 9000
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
@@ -249,7 +255,7 @@ def build_pipeline(
         unet=unet,
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        scheduler=build_scheduler(),
+        scheduler=DPMSolverMultistepScheduler.from_config(build_scheduler().config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -21,10 +21,10 @@ from training.images.eval_diffusion import AT_ONCE, GUIDANCE, STEPS, Generate
 def engine_generate(folder: Path, sampling: Sampling | None = None) -> Generate:
     """Pictures of the diffusers folder as it is served here; picture number i has seed i.
 
-    Default: DDIM, as the card.
+    Default: as the card has it.
     """
     model = DiffusionModel.load(folder, ModelOptions(dtype="auto"))
-    chosen = sampling or Sampling(STEPS, SchedulerName.DDIM, GUIDANCE)
+    chosen = sampling or Sampling(STEPS, SchedulerName.DPM_SOLVER_PP_2M, GUIDANCE)
     seeds = count()
 
     def generate(texts: Sequence[str]) -> Pixels:

@@ -61,8 +61,9 @@ pipeline(
 
 ## Evaluation
 
-Captions of combinations that training never drew; one picture each, DDIM, {steps} steps, guidance
-{guidance:g}, judged by plain pixels (`training/images/checker.py`): `make eval-images`.
+Captions of combinations that training never drew; one picture each, DPM-Solver++ 2M,
+{steps} steps, guidance {guidance:g}, judged by plain pixels (`training/images/checker.py`):
+`make eval-images`.
 
 {evaluation}
 

@@ -7,11 +7,14 @@ a picture is seen.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
@@ -21,7 +24,8 @@ from training.images.captions import caption
 from training.images.drawing import draw_many
 from training.images.scenes import KINDS, Scene, draw_scene
 
-KIND_WEIGHTS = (0.3, 0.45, 0.25)  # single, pair, count: the harder ones more often
+KIND_WEIGHTS = (0.3, 0.45, 0.25)  # single, pair, count: of the set
+SHARES = {"single": 0.15, "pair": 0.3, "count": 0.55}  # of a batch: the harder ones more often
 FULL_SHARE = 0.3
 EMPTY_SHARE = 0.1  # captions left empty, for classifier-free guidance
 ENCODED_AT_ONCE = 64
@@ -74,18 +78,21 @@ def batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Latents float32 [b, 4, 16, 16] and token ids int64 [b, tokens], from `first_step` on.
 
-    Every picture once per epoch, in another order each time.
+    Pictures come at random, each kind as often as `SHARES` says.
     """
-    steps_per_epoch = len(data.scenes) // batch_size
-    epoch, skipped = divmod(first_step, steps_per_epoch)
-    while True:
-        order = np.random.default_rng((seed, epoch)).permutation(len(data.scenes))
-        for step in range(skipped, steps_per_epoch):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
-            rng = random.Random(f"captions {seed} {epoch} {step}")
-            texts = [_caption(data.scenes[index], rng) for index in chosen]
-            yield data.latents[torch.from_numpy(chosen)].float(), tokenize(texts, tokenizer)
-        epoch, skipped = epoch + 1, 0
+    probabilities = _probabilities([scene.kind for scene in data.scenes])
+    for step in count(first_step):
+        rng = np.random.default_rng((seed, step))
+        chosen = rng.choice(len(data.scenes), batch_size, p=probabilities)
+        words = random.Random(f"captions {seed} {step}")
+        texts = [_caption(data.scenes[index], words) for index in chosen]
+        yield data.latents[torch.from_numpy(chosen)].float(), tokenize(texts, tokenizer)
+
+
+def _probabilities(kinds: Sequence[str]) -> npt.NDArray[np.float64]:
+    numbers = Counter(kinds)
+    weights = np.array([SHARES[kind] / numbers[kind] for kind in kinds])
+    return weights / weights.sum()
 
 
 def tokenize(texts: Sequence[str], tokenizer: CLIPTokenizer) -> torch.Tensor:
