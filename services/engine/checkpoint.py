@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -53,8 +53,16 @@ class TensorSource(Protocol):
         """The tensors joined along their first axis."""
         ...
 
+    def take_entry(self, name: str, index: int, shape: tuple[int, ...]) -> Tensor:
+        """Entry `index` along the first axis of a tensor of that shape, the others unread."""
+        ...
+
     def skip_tied(self, name: str, twin: Tensor) -> None:
         """Accepts `name`, where present, as a duplicate of a tensor that was already taken."""
+        ...
+
+    def skip(self, names: Iterable[str]) -> None:
+        """Accepts these, where present, as tensors that the model takes from elsewhere."""
         ...
 
 
@@ -69,6 +77,7 @@ class Checkpoint:
         self._files = ExitStack()
         self._slices: dict[str, Any] = {}  # name -> open file
         self._taken: set[str] = set()
+        self._skipped: set[str] = set()
         self._device = device
         try:
             for path, expected in _shards(folder):
@@ -96,6 +105,11 @@ class Checkpoint:
         return self._dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where tensors are put when taken."""
+        return self._device
+
+    @property
     def num_parameters(self) -> int:
         """Numbers held by all tensors taken so far."""
         return sum(torch.Size(self._shape(name)).numel() for name in self._taken)
@@ -117,12 +131,19 @@ class Checkpoint:
             part.copy_(view)
         return fused
 
+    def take_entry(self, name: str, index: int, shape: tuple[int, ...]) -> Tensor:
+        self._claim(name, shape)
+        return self._copy(self._load(name, index))
+
+    def skip(self, names: Iterable[str]) -> None:
+        self._skipped.update(names)
+
     def skip_tied(self, name: str, twin: Tensor) -> None:
         if name not in self:
             return
         tensor = self._read(name, tuple(twin.shape)).to(twin.device, twin.dtype)
         self._taken.discard(name)  # counts once
-        self._names.remove(name)
+        self._skipped.add(name)
         if not torch.equal(tensor, twin):
             raise CheckpointError(
                 f"{name}: tie_word_embeddings is set, but it differs from the token embedding"
@@ -130,7 +151,8 @@ class Checkpoint:
 
     def check_all_taken(self) -> None:
         """Raises `CheckpointError` naming the tensors that the model has no place for."""
-        unused = [name for name in self._names if name not in self._taken]
+        known = self._taken | self._skipped
+        unused = [name for name in self._names if name not in known]
         if unused:
             more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
             raise CheckpointError(f"unused tensor: {', '.join(unused[:5])}{more}")
@@ -178,6 +200,10 @@ class Checkpoint:
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """A view into the memory map, checked and marked as taken."""
+        self._claim(name, shape)
+        return self._load(name)
+
+    def _claim(self, name: str, shape: tuple[int, ...]) -> None:
         if name not in self:
             raise CheckpointError(f"missing tensor: {name} {shape}")
         found = self._shape(name)
@@ -185,11 +211,12 @@ class Checkpoint:
             raise CheckpointError(f"{name}: expected shape {shape}, got {found}")
         self._stored_dtype(name)
         self._taken.add(name)
-        return self._load(name)
 
-    def _load(self, name: str) -> Tensor:
+    def _load(self, name: str, index: int | None = None) -> Tensor:
+        """All of a tensor, or one entry of its first axis."""
+        file = self._slices[name]
         try:
-            tensor: Tensor = self._slices[name].get_tensor(name)
+            tensor: Tensor = file.get_tensor(name) if index is None else file.get_slice(name)[index]
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{name}: cannot be read ({error})") from error
         return tensor

@@ -13,10 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from services.engine.errors import ConfigError
 
-__all__ = ["DType", "EngineConfig", "Family", "ModelConfig", "RopeScaling", "validated"]
+__all__ = [
+    "DType",
+    "EngineConfig",
+    "Family",
+    "GateScores",
+    "GatingConfig",
+    "MoEConfig",
+    "ModelConfig",
+    "RopeScaling",
+    "validated",
+]
 
 DType = Literal["auto", "float32", "bfloat16"]
-Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "mixtral"]
+Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen2_moe", "qwen3_moe"]
+GateScores = Literal["softmax", "sigmoid"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 # The table of rotary positions is computed for the whole context when a model loads.
@@ -110,6 +121,57 @@ class RopeScaling(BaseModel):
         return self
 
 
+class GatingConfig(BaseModel):
+    """How a token's experts are chosen and weighed; `layers/gating.py` computes it.
+
+                      scores    renormalise   groups, correction bias, scaling
+    Switch, GShard    softmax   no            -
+    Mixtral           softmax   yes           -
+    Qwen-MoE          softmax   either        -
+    DeepSeek-V3       sigmoid   yes           yes
+
+    scores                softmax over all experts, or of each expert a sigmoid
+    renormalise           the weights of the chosen are divided by their sum
+    num_groups            experts form this many groups of equal size; a token's experts come from
+                          the `num_groups_per_token` whose two best scores sum highest
+    correction_bias       a learnt bias is added to the scores when choosing, not when weighing
+    scaling_factor        a factor on all weights
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    num_experts: int = Field(ge=1)
+    num_experts_per_token: int = Field(ge=1)
+    scores: GateScores = "softmax"
+    renormalise: bool = True
+    num_groups: int = Field(default=1, ge=1)
+    num_groups_per_token: int = Field(default=1, ge=1)
+    correction_bias: bool = False
+    scaling_factor: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check_choice(self) -> Self:
+        if self.num_experts % self.num_groups:
+            raise ValueError(f"num_groups must divide {self.num_experts} experts")
+        if self.num_groups_per_token > self.num_groups:
+            raise ValueError(f"num_groups_per_token must be 1 to {self.num_groups}")
+        eligible = self.num_experts // self.num_groups * self.num_groups_per_token
+        if self.num_experts_per_token > eligible:
+            raise ValueError(f"num_experts_per_token must be 1 to {eligible}")
+        return self
+
+
+class MoEConfig(BaseModel):
+    """The sparse layers of a model: `layers` are their numbers, ascending; others are dense."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gating: GatingConfig
+    intermediate_size: int = Field(ge=1)  # inside one expert
+    layers: tuple[int, ...] = Field(min_length=1)
+    shared_intermediate_size: int | None = Field(default=None, ge=1)  # None: no shared expert
+
+
 class ModelConfig(BaseModel):
     """The shape of a decoder, whatever its family. The flags are the differences between families.
 
@@ -142,8 +204,7 @@ class ModelConfig(BaseModel):
     qk_norm: bool = False  # RMSNorm over head_dim of queries and keys (Qwen3)
     tie_word_embeddings: bool = False
 
-    num_experts: int = Field(default=0, ge=0)  # 0: a dense MLP
-    num_experts_per_token: int = Field(default=0, ge=0)
+    moe: MoEConfig | None = None  # None: every MLP is dense
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -175,6 +236,11 @@ class ModelConfig(BaseModel):
             return int(scaling.original_max_position_embeddings * scaling.factor)
         return int(self.max_position_embeddings * scaling.factor)
 
+    @property
+    def expert_num_parameters(self) -> int:
+        """Weights of one expert, 0 in a dense model: what moving it or holding it costs."""
+        return 0 if self.moe is None else 3 * self.hidden_size * self.moe.intermediate_size
+
     def window(self, layer: int) -> int | None:
         """The sliding window of layer number `layer`, None where it sees the whole context."""
         if self.sliding_layers and not self.sliding_layers[layer]:
@@ -196,8 +262,9 @@ class ModelConfig(BaseModel):
             raise ValueError(f"sliding_layers needs {self.num_layers} entries")
         if any(self.sliding_layers) and self.sliding_window is None:
             raise ValueError("sliding_layers needs a sliding_window")
-        if self.num_experts and not 1 <= self.num_experts_per_token <= self.num_experts:
-            raise ValueError(f"num_experts_per_token must be 1 to {self.num_experts}")
+        sparse = () if self.moe is None else self.moe.layers
+        if list(sparse) != [layer for layer in range(self.num_layers) if layer in sparse]:
+            raise ValueError(f"moe.layers must ascend within 0 to {self.num_layers - 1}")
         for name, ids in (("bos_token_id", (self.bos_token_id,)), ("eos", self.eos_token_ids)):
             if any(i is not None and not 0 <= i < self.vocab_size for i in ids):
                 raise ValueError(f"{name}: {ids} is outside the vocabulary of {self.vocab_size}")

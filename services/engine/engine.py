@@ -16,8 +16,14 @@ from pathlib import Path
 from services.engine import fault_isolation
 from services.engine.beam_search import BeamSearch, Continuation
 from services.engine.config import EngineConfig
-from services.engine.errors import EngineDeadError, EngineError, InvalidRequestError
+from services.engine.errors import (
+    EngineDeadError,
+    EngineError,
+    ExpertsUnavailableError,
+    InvalidRequestError,
+)
 from services.engine.fault_isolation import Runner
+from services.engine.layers.moe import SparseLayer
 from services.engine.output_processor import Completion, RequestState, StepNews
 from services.engine.request import FinishReason, Request, RequestOutput, Sequence
 from services.engine.runner import ModelRunner
@@ -72,14 +78,20 @@ class LLMEngine:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, config: EngineConfig | None = None, *, stats: StatsSink | None = None
+        cls,
+        path: str | Path,
+        config: EngineConfig | None = None,
+        *,
+        stats: StatsSink | None = None,
+        sparse_layer: SparseLayer | None = None,
     ) -> LLMEngine:
         """Loads a Hugging Face folder, or a hub name, with its tokenizer.
 
-        Raises `CheckpointError` or `ConfigError`.
+        `sparse_layer`: as in `load_model`. It is called once here, as one token is computed.
+        Raises `CheckpointError`, `ConfigError` or, from it, `ExpertsUnavailableError`.
         """
         config = config or EngineConfig()
-        model = load_model(path, config.dtype, config.device)
+        model = load_model(path, config.dtype, config.device, sparse_layer=sparse_layer)
         return cls(model, Tokenizer.from_folder(model.path), config, stats=stats)
 
     # Requests ------------------------------------------------------------------------------
@@ -306,7 +318,8 @@ class LLMEngine:
             news.touched[state] = None
             if state.error is None:
                 self._fail(state, error)
-        self._failures_in_a_row = 0 if anything_ran else self._failures_in_a_row + len(failed)
+        faults = sum(not isinstance(e, ExpertsUnavailableError) for e in failed.values())
+        self._failures_in_a_row = 0 if anything_ran else self._failures_in_a_row + faults
         if self._failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             last = next(reversed(failed.values()))
             raise EngineDeadError("no request runs any more") from last

@@ -9,6 +9,7 @@ The engine knows nothing of gRPC or HTTP: a servicer translates these into the t
     ├── QueueFullError           the waiting queue is at its limit
     ├── ConfigError              a setting of the engine or of a model's config is wrong; names it
     ├── CheckpointError          a checkpoint is missing, incomplete or misshapen; names the tensor
+    ├── ExpertsUnavailableError  experts that are computed elsewhere cannot be reached now
     └── EngineDeadError          the step loop has stopped; no request can be served
 """
 
@@ -20,6 +21,7 @@ __all__ = [
     "ContextTooLongError",
     "EngineDeadError",
     "EngineError",
+    "ExpertsUnavailableError",
     "InvalidRequestError",
     "QueueFullError",
 ]
@@ -59,6 +61,14 @@ class ConfigError(EngineError):
 
 class CheckpointError(EngineError):
     """A checkpoint cannot be loaded: a missing, unused or misshapen tensor, or a missing file."""
+
+
+class ExpertsUnavailableError(EngineError):
+    """A sparse layer that is computed elsewhere cannot be computed now; trying again may help.
+
+    Raised by a `SparseLayer`. No request is to blame: all those of the step end with it, and the
+    engine goes on.
+    """
 
 
 class EngineDeadError(EngineError):

@@ -4,12 +4,16 @@ A batch fails as a whole, so after an exception its sequences are run again one 
 safe: a run writes the same keys and values to the same slots, and sampling does not depend on the
 batch or on earlier draws. Only a sequence that had a block copied starts over from its tokens,
 because the copy's source may have been overwritten since.
+
+Experts that are elsewhere and cannot be reached are no sequence's fault: whoever runs next would
+wait for them in vain, so all that are left of the step fail with that error at once.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
+from services.engine.errors import ExpertsUnavailableError
 from services.engine.request import Sequence
 from services.engine.scheduler import ScheduledSequence, Scheduler, SchedulerOutput
 from services.engine.step_result import StepResult
@@ -38,9 +42,10 @@ def execute(
     try:
         return runner.execute(out), {}
     except Exception as error:  # noqa: BLE001 - whatever it is, it is given to whom it concerns
-        if len(out.scheduled) == 1:
-            culprit = out.scheduled.pop().seq
-            return StepResult(), {culprit: error}
+        if len(out.scheduled) == 1 or isinstance(error, ExpertsUnavailableError):
+            failed = {scheduled.seq: error for scheduled in out.scheduled}
+            out.scheduled.clear()
+            return StepResult(), failed
     return _execute_one_by_one(runner, scheduler, out)
 
 
@@ -49,6 +54,7 @@ def _execute_one_by_one(
 ) -> tuple[StepResult, dict[Sequence, Exception]]:
     merged = StepResult()
     failed: dict[Sequence, Exception] = {}
+    unavailable: ExpertsUnavailableError | None = None
     ran: list[ScheduledSequence] = []
     copies = {copy for _, copy in out.block_copies}
     for scheduled in out.scheduled:
@@ -57,11 +63,16 @@ def _execute_one_by_one(
         if copies.intersection(seq.block_ids):
             scheduler.preempt(seq)
             continue
+        if unavailable is not None:
+            failed[seq] = unavailable
+            continue
         alone = SchedulerOutput([scheduled], num_batched_tokens=scheduled.num_tokens)
         try:
             result = runner.execute(alone)
         except Exception as error:  # noqa: BLE001
             failed[seq] = error
+            if isinstance(error, ExpertsUnavailableError):
+                unavailable = error
             continue
         ran.append(scheduled)
         merged.samples += result.samples

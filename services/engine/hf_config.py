@@ -87,7 +87,7 @@ def _gpt2(config: HfConfig) -> dict[str, Any]:
 
 
 def _llama_like(config: HfConfig, family: str, default_theta: float = 10_000.0) -> dict[str, Any]:
-    """What LLaMA, Mistral, Qwen2, Qwen3 and Mixtral share."""
+    """What LLaMA and all that descend from it share."""
     hidden_size = _size(config, "hidden_size")
     num_heads = _size(config, "num_attention_heads")
     head_dim = config.get("head_dim")
@@ -126,24 +126,78 @@ def _mistral(config: HfConfig) -> dict[str, Any]:
 
 
 def _qwen2(config: HfConfig) -> dict[str, Any]:
-    return _llama_like(config, "qwen2") | _qwen_windows(config) | {"qkv_bias": True}
+    windows = _qwen_windows(config, _from_max_window_layers(config))
+    return _llama_like(config, "qwen2") | windows | {"qkv_bias": True}
 
 
 def _qwen3(config: HfConfig) -> dict[str, Any]:
     bias = _get(config, "attention_bias", False)
     return (
         _llama_like({"head_dim": 128, **config}, "qwen3")
-        | _qwen_windows(config)
+        | _qwen_windows(config, _from_max_window_layers(config))
         | {"qk_norm": True, "qkv_bias": bias, "out_bias": bias}
     )
 
 
 def _mixtral(config: HfConfig) -> dict[str, Any]:
-    return _llama_like({"rms_norm_eps": 1e-5, **config}, "mixtral", default_theta=1e6) | {
-        "sliding_window": config.get("sliding_window"),
-        "num_experts": _get(config, "num_local_experts", 8),
+    values = _llama_like({"rms_norm_eps": 1e-5, **config}, "mixtral", default_theta=1e6)
+    gating = {
+        "num_experts": _num_experts(config, 8),
         "num_experts_per_token": _get(config, "num_experts_per_tok", 2),
     }
+    return values | {
+        "sliding_window": config.get("sliding_window"),
+        "moe": {
+            "gating": gating,
+            "intermediate_size": values["intermediate_size"],
+            "layers": tuple(range(values["num_layers"])),
+        },
+    }
+
+
+def _qwen2_moe(config: HfConfig) -> dict[str, Any]:
+    first_full = _size(config, "max_window_layers", 28, at_least=0)
+    values = _llama_like(config, "qwen2_moe")
+    values |= _qwen_windows(config, lambda layer: layer % 2 == 0 and layer < first_full)
+    moe = _qwen_experts(config, num_experts=60, per_token=4, inner=1408)
+    if moe is not None:
+        moe["shared_intermediate_size"] = _size(config, "shared_expert_intermediate_size", 5632)
+    return values | {"qkv_bias": _get(config, "qkv_bias", True), "moe": moe}
+
+
+def _qwen3_moe(config: HfConfig) -> dict[str, Any]:
+    bias = _get(config, "attention_bias", False)
+    return _llama_like(config, "qwen3_moe") | {
+        "sliding_window": _qwen_window(config),
+        "qk_norm": True,
+        "qkv_bias": bias,
+        "out_bias": bias,
+        "moe": _qwen_experts(config, num_experts=128, per_token=8, inner=768),
+    }
+
+
+def _qwen_experts(
+    config: HfConfig, *, num_experts: int, per_token: int, inner: int
+) -> dict[str, Any] | None:
+    """Which layers are sparse, and how; the arguments are transformers' defaults."""
+    step = _size(config, "decoder_sparse_step", 1)
+    dense = config.get("mlp_only_layers") or ()
+    num_layers = _size(config, "num_hidden_layers")
+    layers = tuple(i for i in range(num_layers) if i not in dense and (i + 1) % step == 0)
+    if not layers:
+        return None
+    gating = {
+        "num_experts": _num_experts(config, num_experts),
+        "num_experts_per_token": _get(config, "num_experts_per_tok", per_token),
+        "renormalise": _get(config, "norm_topk_prob", False),
+    }
+    size = _size(config, "moe_intermediate_size", inner)
+    return {"gating": gating, "intermediate_size": size, "layers": layers}
+
+
+def _num_experts(config: HfConfig, default: int) -> int:
+    """transformers 5 may write either name for any family."""
+    return _size(config, "num_local_experts", _get(config, "num_experts", default))
 
 
 ARCHITECTURES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
@@ -153,17 +207,22 @@ ARCHITECTURES: dict[str, Callable[[HfConfig], dict[str, Any]]] = {
     "Qwen2ForCausalLM": _qwen2,
     "Qwen3ForCausalLM": _qwen3,
     "MixtralForCausalLM": _mixtral,
+    "Qwen2MoeForCausalLM": _qwen2_moe,
+    "Qwen3MoeForCausalLM": _qwen3_moe,
 }
 
 
-def _qwen_windows(config: HfConfig) -> dict[str, Any]:
-    """Qwen's window applies to the layers that `layer_types`, else `max_window_layers`, name."""
-    window = _get(config, "sliding_window", 4096) if config.get("use_sliding_window") else None
+def _qwen_window(config: HfConfig) -> int | None:
+    return _get(config, "sliding_window", 4096) if config.get("use_sliding_window") else None
+
+
+def _qwen_windows(config: HfConfig, by_default: Callable[[int], bool]) -> dict[str, Any]:
+    """The window applies to the layers that `layer_types` names, else to those of the default."""
+    window = _qwen_window(config)
     num_layers = _size(config, "num_hidden_layers")
     kinds = config.get("layer_types")
     if kinds is None:
-        first = _size(config, "max_window_layers", 28, at_least=0)
-        sliding = tuple(window is not None and layer >= first for layer in range(num_layers))
+        sliding = tuple(window is not None and by_default(layer) for layer in range(num_layers))
         return {"sliding_window": window, "sliding_layers": sliding}
     for kind in kinds:
         if kind not in ("full_attention", "sliding_attention"):
@@ -172,6 +231,12 @@ def _qwen_windows(config: HfConfig) -> dict[str, Any]:
     if any(sliding) and window is None:
         raise ConfigError("layer_types", "sliding_attention without a sliding window")
     return {"sliding_window": window, "sliding_layers": sliding}
+
+
+def _from_max_window_layers(config: HfConfig) -> Callable[[int], bool]:
+    """Qwen2 and Qwen3 slide from layer `max_window_layers` on."""
+    first = _size(config, "max_window_layers", 28, at_least=0)
+    return lambda layer: layer >= first
 
 
 def _rope(config: HfConfig, default_theta: float) -> tuple[float, RopeScaling | None]:

@@ -15,9 +15,16 @@ import torch
 from services.engine.checkpoint import Checkpoint, read_json
 from services.engine.config import DType, ModelConfig
 from services.engine.errors import CheckpointError, ConfigError
+from services.engine.layers.moe import SparseLayer
 from services.engine.models.registry import Decoder, build_decoder
 
-__all__ = ["LoadedModel", "load_model", "read_model_config", "resolve_model"]
+__all__ = [
+    "LoadedModel",
+    "load_model",
+    "open_checkpoint",
+    "read_model_config",
+    "resolve_model",
+]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*|[\w-][\w.-]*")
@@ -37,18 +44,25 @@ class LoadedModel:
     device: torch.device
 
 
-def load_model(path_or_name: str | Path, dtype: DType = "auto", device: str = "cpu") -> LoadedModel:
+def load_model(
+    path_or_name: str | Path,
+    dtype: DType = "auto",
+    device: str = "cpu",
+    *,
+    sparse_layer: SparseLayer | None = None,
+) -> LoadedModel:
     """Loads a folder in Hugging Face layout, or by hub name where there is network.
 
     dtype "auto" keeps every bit: bfloat16 for a checkpoint in bfloat16, float32 for any other.
+    `sparse_layer` computes the sparse layers of a mixture of experts elsewhere: their weights are
+    then neither loaded nor needed, nor counted.
     Raises `ConfigError` for what `config.json` asks and the engine lacks, `CheckpointError` for a
     missing folder, and for a missing, unused or misshapen tensor, naming it.
     """
     folder = resolve_model(path_or_name)
     config = read_model_config(folder)
-    where = _device(device)
-    with Checkpoint(folder, _DTYPES.get(dtype), where) as checkpoint:
-        decoder = build_decoder(config, checkpoint)
+    with open_checkpoint(folder, dtype, device) as checkpoint:
+        decoder = build_decoder(config, checkpoint, sparse_layer)
         checkpoint.check_all_taken()
         return LoadedModel(
             decoder=decoder,
@@ -57,8 +71,19 @@ def load_model(path_or_name: str | Path, dtype: DType = "auto", device: str = "c
             weight_hash=checkpoint.content_hash(),
             num_parameters=checkpoint.num_parameters,
             dtype=checkpoint.dtype,
-            device=where,
+            device=checkpoint.device,
         )
+
+
+def open_checkpoint(folder: Path, dtype: DType = "auto", device: str = "cpu") -> Checkpoint:
+    """The tensors of a folder, to be converted as `load_model` does."""
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(
+            "device", f"expected a torch device such as cpu, got {device!r}"
+        ) from error
+    return Checkpoint(folder, _DTYPES.get(dtype), where)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -99,10 +124,3 @@ def _download(name: str) -> Path:
         raise CheckpointError(
             f"{name}: neither a folder here nor downloadable from the Hugging Face hub ({error})"
         ) from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError("device", f"expected a torch device such as cpu, got {name!r}") from error

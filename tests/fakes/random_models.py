@@ -40,6 +40,14 @@ _YARN_ROPE = {
 }
 
 
+_QWEN_MOE = _LLAMA | {
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "norm_topk_prob": True,
+}
+
+
 def _rope(rope_type: str, **settings: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10_000.0, **settings}}
 
@@ -68,6 +76,12 @@ RANDOM_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen3": ("Qwen3", _LLAMA | {"head_dim": 32}),
     "mixtral": ("Mixtral", _LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "qwen2-moe": ("Qwen2Moe", _QWEN_MOE | {"shared_expert_intermediate_size": 56}),
+    "qwen3-moe": ("Qwen3Moe", _QWEN_MOE | {"head_dim": 32}),
+    "qwen3-moe-some-layers": (
+        "Qwen3Moe",
+        _QWEN_MOE | {"head_dim": 32, "norm_topk_prob": False, "mlp_only_layers": [1]},
+    ),
 }
 
 

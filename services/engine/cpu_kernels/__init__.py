@@ -1,7 +1,7 @@
 """Kernels that numba compiles for this machine's CPU, where torch has no fused operation.
 
     paged_attention.py   K/V rows into the paged cache; attention of single queries over it
-    rows.py              RMSNorm, SwiGLU's product and rotary positions, row by row
+    rows.py              RMSNorm, SwiGLU's product, rotary positions, weighted sums, row by row
     primitives.py        what kernels are written with: addresses, bfloat16, exp, prefetch
     openmp.py            runs a kernel on torch's own thread pool
 

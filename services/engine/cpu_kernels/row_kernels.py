@@ -31,17 +31,16 @@ class RowKernels:
     rms_norm: int
     silu_mul: int
     rotate: int
-    owners: tuple[Any, Any, Any]  # of the code that the addresses point to
+    weighted_sum: int
+    owners: tuple[Any, ...]  # of the code that the addresses point to
 
 
 @cache
 def row_kernels(dtype: torch.dtype) -> RowKernels:
     element = ELEMENT_TYPES[dtype]
-    norm, silu_mul, rotate = (
-        make(element) for make in (_rms_norm_kernel, _silu_mul_kernel, _rotate_kernel)
-    )
-    owners = (norm, silu_mul, rotate)
-    return RowKernels(norm.address, silu_mul.address, rotate.address, owners)
+    makers = (_rms_norm_kernel, _silu_mul_kernel, _rotate_kernel, _weighted_sum_kernel)
+    norm, silu_mul, rotate, weighted_sum = owners = tuple(make(element) for make in makers)
+    return RowKernels(norm.address, silu_mul.address, rotate.address, weighted_sum.address, owners)
 
 
 def _rms_norm_kernel(element: Any) -> Any:
@@ -114,3 +113,31 @@ def _rotate_kernel(element: Any) -> Any:
                     second[d] = narrow(b * c + a * s, first[d])
 
     return kernel(rotate)
+
+
+def _weighted_sum_kernel(element: Any) -> Any:
+    """Arguments: num_tokens, k, width, x (rows of width), positions (rows of k), weights (rows of
+    k, float32), out (rows of width, float32)."""
+    item_bytes = np.dtype(element).itemsize
+
+    def weighted_sum(pointer):  # type: ignore[no-untyped-def]
+        args = carray(pointer, (8,))
+        num_tokens, k, width = args[1], args[2], args[3]
+        while True:
+            t = take_item(pointer)
+            if t >= num_tokens:
+                return
+            positions = vector(args[5] + t * k * 8, np.int64, k)
+            weights = vector(args[6] + t * k * 4, np.float32, k)
+            out = vector(args[7] + t * width * 4, np.float32, width)
+            for j in range(k):
+                weight = weights[j]
+                x = vector(args[4] + positions[j] * width * item_bytes, element, width)
+                if j == 0:
+                    for d in range(width):
+                        out[d] = weight * widen(x[d])
+                else:
+                    for d in range(width):
+                        out[d] += weight * widen(x[d])
+
+    return kernel(weighted_sum)

@@ -18,7 +18,7 @@ from services.engine.cpu_kernels.openmp import float_bits, launch
 if TYPE_CHECKING:
     from services.engine.cpu_kernels.row_kernels import RowKernels
 
-__all__ = ["rms_norm", "rotate_", "silu_mul", "supported"]
+__all__ = ["rms_norm", "rotate_", "silu_mul", "supported", "weighted_sum"]
 
 
 def supported(x: Tensor) -> bool:
@@ -45,6 +45,22 @@ def silu_mul(gate_up: Tensor) -> Tensor:
     out = torch.empty(num_rows, both // 2, dtype=gate_up.dtype)
     arguments = (num_rows, both // 2, gate_up.data_ptr(), out.data_ptr())
     launch(_kernels(gate_up.dtype).silu_mul, arguments, 4 * out.numel())
+    return out
+
+
+def weighted_sum(x: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    """Σⱼ weights[t, j] · x[positions[t, j]], added in the order of j, in float32.
+
+    x [N, width], positions int64 [T, k], weights float32 [T, k] -> [T, width]
+    """
+    x, positions, weights = x.contiguous(), positions.contiguous(), weights.contiguous()
+    (num_tokens, k), width = positions.shape, x.shape[-1]
+    out = torch.empty(num_tokens, width)
+    arguments = (
+        num_tokens, k, width, x.data_ptr(), positions.data_ptr(), weights.data_ptr(),
+        out.data_ptr(),
+    )  # fmt: skip
+    launch(_kernels(x.dtype).weighted_sum, arguments, k * out.numel())
     return out
 
 

@@ -1,73 +1,156 @@
-"""A sparse mixture of experts, computed locally: a gate that routes and the experts it routes to.
+"""A sparse mixture of experts: a gate that routes, and the experts it routes to.
 
-Jiang et al. 2024 (arXiv:2401.04088), section 2.1. Tokens are grouped by expert, so that each
-expert that is hit runs once over all of its tokens; there is no loop over tokens.
+Tokens are grouped by expert in one sort; each expert that is hit multiplies its rows once; the
+results go back to their tokens, weighted. There is no loop over tokens and none over idle experts.
+
+    x [T, hidden] ─ Gate ─ group_by_expert ─> rows [N, hidden] ─ expert_ffn ─ combine ─> [T, hidden]
+                                              N = T · k, sorted by expert
+
+The parts are functions, so that a layer whose experts live in other processes computes by the same
+code, and to the same bits: a row's result does not depend on the rows around it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from services.engine.cpu_kernels import rows as row_kernels
+from services.engine.errors import EngineError
+from services.engine.layers.gating import Gate
 from services.engine.layers.linear import Linear
 from services.engine.layers.mlp import GatedMLP
 
-__all__ = ["Experts", "MixtureOfExperts", "TopKGate"]
+__all__ = [
+    "DelegatedMoE",
+    "Groups",
+    "MixtureOfExperts",
+    "SharedExpert",
+    "SparseLayer",
+    "combine",
+    "expert_ffn",
+    "group_by_expert",
+]
 
 
-class TopKGate(nn.Module):
-    """Chooses each token's experts: softmax over all, the best k, renormalised to sum to 1."""
+class SparseLayer(Protocol):
+    """Computes the sparse layers of a decoder in place of weights of its own."""
 
-    def __init__(self, router: Linear, num_experts_per_token: int) -> None:
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        """[T, hidden] -> [T, hidden] of that dtype: gate, experts, combination, shared expert.
+
+        Called in the thread that steps the engine, under `inference_mode`. All requests wait for
+        it, so it bounds its own time. The result is the caller's. Raises
+        `ExpertsUnavailableError` when it cannot be computed now.
+        """
+        ...
+
+
+class Groups(NamedTuple):
+    """The rows of a layer, one per token and slot, sorted by expert.
+
+    expert_ids   [      2      |  5  |     7     ]    those that are hit, ascending
+    counts       [      3      |  1  |     2     ]    rows of each
+    token_ids    [  0 , 1 , 2  |  0  |   1 , 2   ]    whose copy a row is
+    positions    [[0, 3], [1, 4], [2, 5]]             the row of each token's slots
+    """
+
+    expert_ids: list[int]
+    counts: list[int]
+    token_ids: Tensor  # int64 [N]
+    positions: Tensor  # int64 [T, k]
+
+
+def group_by_expert(expert_ids: Tensor) -> Groups:
+    """int64 [T, k] -> its T · k rows by expert; those of one expert in the order of tokens."""
+    k = expert_ids.shape[1]
+    sorted_ids, order = expert_ids.flatten().sort(stable=True)  # entry i belongs to token i // k
+    hit, counts = torch.unique_consecutive(sorted_ids, return_counts=True)
+    positions = torch.empty_like(order)
+    positions[order] = torch.arange(len(order), device=order.device)
+    return Groups(hit.tolist(), counts.tolist(), order // k, positions.view_as(expert_ids))
+
+
+def expert_ffn(
+    experts: Mapping[int, GatedMLP], rows: Tensor, expert_ids: Sequence[int], counts: Sequence[int]
+) -> Tensor:
+    """rows [N, hidden], the first counts[0] of them for expert_ids[0], ... -> [N, hidden]"""
+    outputs = [
+        experts[expert_id](group)
+        for expert_id, group in zip(expert_ids, torch.split(rows, list(counts)), strict=True)
+    ]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def combine(rows: Tensor, positions: Tensor, weights: Tensor) -> Tensor:
+    """Row t of the result is Σⱼ weights[t, j] · rows[positions[t, j]].
+
+    rows [N, hidden], positions int64 [T, k], weights float32 [T, k] -> [T, hidden]. Terms are added
+    in float32 in the order of slots, and the sum is rounded to the rows' dtype once.
+    """
+    if row_kernels.supported(rows):
+        return row_kernels.weighted_sum(rows, positions, weights).to(rows.dtype)
+    total = rows.new_zeros(len(positions), rows.shape[-1], dtype=torch.float32)
+    for position, weight in zip(positions.unbind(1), weights.unbind(1), strict=True):  # slots
+        total.addcmul_(rows.index_select(0, position).float(), weight.unsqueeze(1))
+    return total.to(rows.dtype)
+
+
+class SharedExpert(nn.Module):
+    """An expert that all tokens go to, by the weight that a gate of its own gives (Qwen2-MoE)."""
+
+    def __init__(self, expert: GatedMLP, gate: Linear) -> None:
         super().__init__()
-        self.router = router
-        self.num_experts_per_token = num_experts_per_token
+        self.expert = expert
+        self.gate = gate  # hidden -> 1
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [T, hidden] -> float32 weights [T, k], int64 expert ids [T, k]"""
-        probabilities = self.router(x).float().softmax(dim=-1)  # [T, num_experts]
-        weights, expert_ids = probabilities.topk(self.num_experts_per_token, dim=-1)
-        return weights / weights.sum(dim=-1, keepdim=True), expert_ids
-
-
-class Experts(nn.Module):
-    """The experts themselves, each a gated MLP."""
-
-    def __init__(self, experts: Sequence[GatedMLP]) -> None:
-        super().__init__()
-        self.experts = nn.ModuleList(experts)
-
-    def forward(self, x: Tensor, weights: Tensor, expert_ids: Tensor) -> Tensor:
-        """x [T, hidden], weights and expert_ids [T, k] -> [T, hidden], the weighted sum."""
-        num_tokens, k = expert_ids.shape
-        flat_ids = expert_ids.flatten()  # [T * k]; entry i belongs to token i // k
-        order = flat_ids.argsort(stable=True)  # [T * k], grouped by expert
-        counts = flat_ids.bincount(minlength=len(self.experts)).tolist()
-        groups = torch.split(x.index_select(0, order // k), counts)
-        outputs = [
-            expert(group)
-            for expert, group in zip(self.experts, groups, strict=True)
-            if group.shape[0]
-        ]
-        by_slot = torch.empty(num_tokens * k, x.shape[-1], dtype=x.dtype, device=x.device)
-        by_slot[order] = torch.cat(outputs)
-        # Weights are float32, and so is the sum; it is rounded to x's dtype once.
-        scaled = by_slot.view(num_tokens, k, -1) * weights.unsqueeze(-1)  # [T, k, hidden]
-        return scaled.sum(dim=1).to(x.dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, hidden] -> [T, hidden]"""
+        hidden: Tensor = self.gate(x).sigmoid() * self.expert(x)
+        return hidden
 
 
 class MixtureOfExperts(nn.Module):
-    """A layer in the place of an MLP: gate, then experts."""
+    """A layer in the place of an MLP, with all of its experts here."""
 
-    def __init__(self, gate: TopKGate, experts: Experts) -> None:
+    def __init__(
+        self, gate: Gate, experts: Sequence[GatedMLP], shared: SharedExpert | None = None
+    ) -> None:
         super().__init__()
         self.gate = gate
-        self.experts = experts
+        self.experts = nn.ModuleList(experts)
+        self.shared = shared
+        self._by_id = dict(enumerate(experts))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """[T, hidden] -> [T, hidden]; plus `residual`, where given"""
         weights, expert_ids = self.gate(x)
-        hidden: Tensor = self.experts(x, weights, expert_ids)
+        groups = group_by_expert(expert_ids)
+        rows = x.index_select(0, groups.token_ids)  # [T * k, hidden]
+        outputs = expert_ffn(self._by_id, rows, groups.expert_ids, groups.counts)
+        hidden = combine(outputs, groups.positions, weights)
+        if self.shared is not None:
+            hidden = hidden + self.shared(x)
+        return hidden if residual is None else residual + hidden
+
+
+class DelegatedMoE(nn.Module):
+    """A layer in the place of an MLP, computed by a `SparseLayer`."""
+
+    def __init__(self, sparse_layer: SparseLayer, layer: int) -> None:
+        super().__init__()
+        self._sparse_layer = sparse_layer
+        self._layer = layer
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """[T, hidden] -> [T, hidden]; plus `residual`, where given"""
+        hidden = self._sparse_layer(self._layer, x)
+        if hidden.shape != x.shape or hidden.dtype is not x.dtype:  # it would broadcast
+            raise EngineError(
+                f"sparse layer {self._layer}: expected {x.dtype} {tuple(x.shape)}, "
+                f"got {hidden.dtype} {tuple(hidden.shape)}"
+            )
         return hidden if residual is None else residual + hidden

@@ -23,20 +23,16 @@ from services.engine.layers.mlp import GatedMLP
 from services.engine.layers.norm import RMSNorm
 from services.engine.layers.rope import Rope, Rotation
 
-__all__ = ["LlamaDecoder", "dense_mlp"]
+__all__ = ["LlamaDecoder", "MakeMLP", "dense_mlp", "gated_mlp"]
+
+MakeMLP = Callable[[ModelConfig, TensorSource, int], nn.Module]  # the int: number of the layer
 
 
 class LlamaDecoder(nn.Module):
-    """Takes its weights by the names of `LlamaForCausalLM`.
-
-    `make_mlp(config, weights, prefix)` builds the MLP of the layer whose names begin with prefix.
-    """
+    """Takes its weights by the names of `LlamaForCausalLM`; each layer's MLP is of `make_mlp`."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: TensorSource,
-        make_mlp: Callable[[ModelConfig, TensorSource, str], nn.Module] | None = None,
+        self, config: ModelConfig, weights: TensorSource, make_mlp: MakeMLP | None = None
     ) -> None:
         super().__init__()
         make_mlp = make_mlp or dense_mlp
@@ -77,11 +73,7 @@ class LlamaLayer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))"""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: TensorSource,
-        layer: int,
-        make_mlp: Callable[[ModelConfig, TensorSource, str], nn.Module],
+        self, config: ModelConfig, weights: TensorSource, layer: int, make_mlp: MakeMLP
     ) -> None:
         super().__init__()
         prefix = f"model.layers.{layer}."
@@ -95,7 +87,7 @@ class LlamaLayer(nn.Module):
         self.mlp_norm = RMSNorm(
             weights.take(prefix + "post_attention_layernorm.weight", hidden), config.norm_eps
         )
-        self.mlp = make_mlp(config, weights, prefix)
+        self.mlp = make_mlp(config, weights, layer)
 
     def forward(
         self,
@@ -161,11 +153,17 @@ class LlamaAttention(nn.Module):
         return summed
 
 
-def dense_mlp(config: ModelConfig, weights: TensorSource, prefix: str) -> GatedMLP:
-    inner, hidden = config.intermediate_size, config.hidden_size
-    names = [prefix + "mlp.gate_proj", prefix + "mlp.up_proj"]
+def dense_mlp(config: ModelConfig, weights: TensorSource, layer: int) -> GatedMLP:
+    prefix = f"model.layers.{layer}.mlp."
+    return gated_mlp(config, weights, prefix, config.intermediate_size)
+
+
+def gated_mlp(config: ModelConfig, weights: TensorSource, prefix: str, inner: int) -> GatedMLP:
+    """The MLP whose names begin with `prefix`, of intermediate size `inner`."""
+    hidden = config.hidden_size
+    names = [prefix + "gate_proj", prefix + "up_proj"]
     gate_up = _fused_linear(weights, names, [(inner, hidden)] * 2, config.mlp_bias)
-    down = _fused_linear(weights, [prefix + "mlp.down_proj"], [(hidden, inner)], config.mlp_bias)
+    down = _fused_linear(weights, [prefix + "down_proj"], [(hidden, inner)], config.mlp_bias)
     return GatedMLP(gate_up, down, config.activation)
 
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from services.engine.attention import AttentionBackend, AttentionMetadata
 from services.engine.checkpoint import TensorSource
 from services.engine.config import Family, ModelConfig
+from services.engine.errors import ConfigError
 from services.engine.kv_cache import KVCache
+from services.engine.layers.moe import SparseLayer
 from services.engine.models.gpt import GPTDecoder
 from services.engine.models.llama import LlamaDecoder
-from services.engine.models.mixtral import mixtral_decoder
+from services.engine.models.mixtral import sparse_decoder
 
 __all__ = ["Decoder", "build_decoder"]
 
@@ -46,11 +48,23 @@ _DECODERS: Mapping[Family, Callable[[ModelConfig, TensorSource], Decoder]] = Map
         "mistral": LlamaDecoder,
         "qwen2": LlamaDecoder,
         "qwen3": LlamaDecoder,
-        "mixtral": mixtral_decoder,
+        "mixtral": sparse_decoder,
+        "qwen2_moe": sparse_decoder,
+        "qwen3_moe": sparse_decoder,
     }
 )
 
 
-def build_decoder(config: ModelConfig, weights: TensorSource) -> Decoder:
-    """A decoder of the config's family, holding the weights that it takes from `weights`."""
-    return _DECODERS[config.family](config, weights)
+def build_decoder(
+    config: ModelConfig, weights: TensorSource, sparse_layer: SparseLayer | None = None
+) -> Decoder:
+    """A decoder of the config's family, holding the weights that it takes from `weights`.
+
+    `sparse_layer` computes its sparse layers in place of experts of its own. Raises `ConfigError`
+    when it is given and the model has none.
+    """
+    if sparse_layer is None:
+        return _DECODERS[config.family](config, weights)
+    if config.moe is None:
+        raise ConfigError("sparse_layer", f"this {config.family} model has no sparse layers")
+    return sparse_decoder(config, weights, sparse_layer)

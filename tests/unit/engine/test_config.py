@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from pydantic import ValidationError
 
-from services.engine.config import EngineConfig, ModelConfig, RopeScaling
+from services.engine.config import (
+    EngineConfig,
+    GatingConfig,
+    ModelConfig,
+    MoEConfig,
+    RopeScaling,
+)
 from services.engine.errors import ConfigError
 from tests.fakes.random_models import RANDOM_MODELS, random_model
 
@@ -179,6 +186,16 @@ def test_end_token_outside_the_vocabulary_is_none() -> None:
             "layer_types",
         ),
         (
+            {**LLAMA, "architectures": ["Qwen3MoeForCausalLM"]},
+            {"decoder_sparse_step": 0},
+            "decoder_sparse_step",
+        ),
+        (
+            {**LLAMA, "architectures": ["Qwen2MoeForCausalLM"]},
+            {"shared_expert_intermediate_size": 0},
+            "shared_expert_intermediate_size",
+        ),
+        (
             {**LLAMA, "architectures": ["MistralForCausalLM"]},
             {"layer_types": ["sliding_attention", "full_attention"] * 2},
             "layer_types",
@@ -216,6 +233,91 @@ def test_from_hf_refuses_shapes_that_do_not_fit_together(settings: dict[str, Any
 def test_mixtral_refuses_more_experts_per_token_than_there_are() -> None:
     with pytest.raises(ConfigError, match="num_experts_per_token"):
         config_of("MixtralForCausalLM", num_local_experts=2, num_experts_per_tok=3)
+
+
+def test_every_layer_of_mixtral_is_sparse_and_its_experts_are_its_mlp() -> None:
+    config = config_of("MixtralForCausalLM", num_local_experts=6, num_experts_per_tok=3)
+    gating = GatingConfig(num_experts=6, num_experts_per_token=3)
+    assert config.moe == MoEConfig(gating=gating, intermediate_size=96, layers=(0, 1, 2, 3))
+    assert config.expert_num_parameters == 3 * 64 * 96
+    assert ModelConfig.from_hf(LLAMA).expert_num_parameters == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "layers"),
+    [
+        ({}, (0, 1, 2, 3)),
+        ({"mlp_only_layers": [0, 2]}, (1, 3)),
+        ({"decoder_sparse_step": 2}, (1, 3)),
+        ({"decoder_sparse_step": 2, "mlp_only_layers": [3]}, (1,)),
+        ({"mlp_only_layers": [0, 1, 2, 3]}, None),
+    ],
+)
+def test_qwen_says_which_layers_are_sparse(
+    settings: dict[str, Any], layers: tuple[int, ...] | None
+) -> None:
+    for architecture in ("Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"):
+        moe = config_of(architecture, **settings).moe
+        assert (None if moe is None else moe.layers) == layers
+
+
+def test_qwen_moe_defaults_are_those_of_transformers() -> None:
+    for name in ("Qwen2Moe", "Qwen3Moe"):
+        theirs = getattr(transformers, f"{name}Config")()
+        moe = config_of(f"{name}ForCausalLM").moe
+        assert moe is not None
+        assert moe.gating.num_experts == theirs.num_experts
+        assert moe.gating.num_experts_per_token == theirs.num_experts_per_tok
+        assert moe.gating.renormalise == theirs.norm_topk_prob
+        assert moe.intermediate_size == theirs.moe_intermediate_size
+        shared = getattr(theirs, "shared_expert_intermediate_size", None)
+        assert moe.shared_intermediate_size == shared
+
+
+def test_windows_of_qwen_moe_follow_transformers() -> None:
+    """Qwen2-MoE slides in every other layer unless told, Qwen3-MoE in all of them."""
+    on = {"use_sliding_window": True, "sliding_window": 8}
+    second = config_of("Qwen2MoeForCausalLM", **on, max_window_layers=3)
+    theirs = transformers.Qwen2MoeConfig(num_hidden_layers=4, max_window_layers=3, **on)
+    kinds = [
+        "full_attention" if second.window(i) is None else "sliding_attention" for i in range(4)
+    ]
+    assert kinds == theirs.layer_types
+    third = config_of("Qwen3MoeForCausalLM", **on)
+    assert [third.window(layer) for layer in range(4)] == [8] * 4
+    assert config_of("Qwen3MoeForCausalLM", sliding_window=8).window(0) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_experts": 0}, "num_experts"),
+        ({"num_experts_per_token": 9}, "num_experts_per_token must be 1 to 8"),
+        ({"num_groups": 3}, "num_groups must divide"),
+        ({"num_groups": 4, "num_groups_per_token": 5}, "num_groups_per_token must be 1 to 4"),
+        # Two groups of two experts have no five to choose from.
+        (
+            {"num_groups": 4, "num_groups_per_token": 2, "num_experts_per_token": 5},
+            "num_experts_per_token must be 1 to 4",
+        ),
+        ({"scaling_factor": 0.0}, "scaling_factor"),
+        ({"scores": "relu"}, "scores"),
+    ],
+)
+def test_gating_that_no_token_could_be_routed_by_is_refused(
+    settings: dict[str, Any], message: str
+) -> None:
+    values = {"num_experts": 8, "num_experts_per_token": 2, **settings}
+    with pytest.raises(ValidationError, match=message):
+        GatingConfig.model_validate(values)
+
+
+@pytest.mark.parametrize("layers", [(), (1, 0), (0, 0), (-1,), (4,)])
+def test_sparse_layers_that_the_model_does_not_have_are_refused(layers: tuple[int, ...]) -> None:
+    moe = config_of("MixtralForCausalLM").model_dump()
+    moe["moe"]["layers"] = layers
+    with pytest.raises(ValidationError, match="layers"):
+        ModelConfig.model_validate(moe)
 
 
 def test_stories_model_config_is_understood(stories_model: Path) -> None:

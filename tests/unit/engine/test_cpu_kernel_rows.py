@@ -83,6 +83,26 @@ def test_rotate_equals_torch_in_place_inside_a_wider_buffer(
     assert torch.equal(qkv[:, num_heads:], before[:, num_heads:])
 
 
+@dtypes
+@settings(max_examples=50, deadline=None)
+@given(
+    num_rows=st.integers(1, 30),
+    num_tokens=st.integers(1, 60),
+    k=st.integers(1, 9),
+    width=st.integers(1, 700),
+    seed=st.integers(0, 1000),
+)
+def test_weighted_sum_equals_torch(
+    dtype: torch.dtype, num_rows: int, num_tokens: int, k: int, width: int, seed: int
+) -> None:
+    x, weights = randn(seed, num_rows, width).to(dtype), randn(seed + 1, num_tokens, k)
+    rng = torch.Generator().manual_seed(seed)
+    positions = torch.randint(num_rows, (num_tokens, k), generator=rng)
+    expected = (x[positions].double() * weights.double().unsqueeze(-1)).sum(1)
+    got = rows.weighted_sum(x, positions, weights)
+    torch.testing.assert_close(got, expected.float(), atol=1e-4, rtol=1e-5)
+
+
 def test_only_dtypes_and_devices_that_kernels_know_are_supported() -> None:
     assert rows.supported(torch.ones(1))
     assert rows.supported(torch.ones(1, dtype=torch.bfloat16))
@@ -96,4 +116,6 @@ def test_what_is_not_a_number_stays_so(dtype: torch.dtype) -> None:
     one = torch.ones(2, 1, 4, dtype=dtype)
     assert rows.rms_norm(bad, torch.ones(8, dtype=dtype), 1e-5).isnan().all()
     assert rows.silu_mul(bad).isnan().all()
+    first = torch.zeros(2, 1, dtype=torch.int64)
+    assert rows.weighted_sum(bad, first, torch.zeros(2, 1)).isnan().all()
     assert rows.rotate_(bad.view(2, 2, 4), one, one).isnan().all()

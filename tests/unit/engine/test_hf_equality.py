@@ -143,7 +143,7 @@ def test_real_model_tells_its_story_as_transformers_does(stories_model: Path, ba
     )
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama-gqa", "qwen3", "mixtral"])
+@pytest.mark.parametrize("name", ["gpt2", "llama-gqa", "qwen3", "mixtral", "qwen2-moe"])
 def test_bfloat16_is_as_near_to_float32_as_that_of_transformers(name: str, tmp_path: Path) -> None:
     theirs = random_model(name)
     theirs.save_pretrained(tmp_path)

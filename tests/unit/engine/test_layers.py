@@ -1,4 +1,4 @@
-"""Layers against transformers' own, and the sparse layer against a dense sum over all experts."""
+"""Layers against transformers' own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor
 from transformers.models.llama.modeling_llama import (
     LlamaRMSNorm,
     LlamaRotaryEmbedding,
@@ -17,9 +14,6 @@ from transformers.models.llama.modeling_llama import (
 )
 
 from services.engine.config import ModelConfig
-from services.engine.layers.linear import Linear
-from services.engine.layers.mlp import GatedMLP
-from services.engine.layers.moe import Experts, MixtureOfExperts, TopKGate
 from services.engine.layers.norm import RMSNorm
 from services.engine.layers.rope import Rope
 
@@ -121,47 +115,3 @@ def test_rms_norm_equals_transformers(dtype: torch.dtype) -> None:
     theirs.weight.data = weight
     # In bfloat16 theirs rounds once more, before it multiplies by the weight.
     torch.testing.assert_close(RMSNorm(weight, 1e-5)(x), theirs(x).to(dtype))
-
-
-def random_expert(hidden: int, inner: int) -> GatedMLP:
-    return GatedMLP(
-        Linear(torch.randn(2 * inner, hidden)), Linear(torch.randn(hidden, inner)), "silu"
-    )
-
-
-@given(
-    num_tokens=st.integers(1, 40),
-    num_experts=st.integers(1, 8),
-    data=st.data(),
-    seed=st.integers(0, 2**32 - 1),
-)
-def test_mixture_equals_a_dense_sum_over_all_experts(
-    num_tokens: int, num_experts: int, data: st.DataObject, seed: int
-) -> None:
-    torch.manual_seed(seed)
-    k = data.draw(st.integers(1, num_experts))
-    experts = [random_expert(8, 6) for _ in range(num_experts)]
-    gate = TopKGate(Linear(torch.randn(num_experts, 8)), k)
-    x = torch.randn(num_tokens, 8)
-    weights, expert_ids = gate(x)
-    dense = torch.zeros(num_tokens, num_experts).scatter(1, expert_ids, weights)
-    expected = sum(dense[:, [e]] * expert(x) for e, expert in enumerate(experts))
-    ours = MixtureOfExperts(gate, Experts(experts))(x)
-    assert isinstance(expected, Tensor)
-    torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-4)
-
-
-def test_gate_weights_are_the_softmax_over_the_chosen() -> None:
-    router = torch.randn(6, 8)
-    x = torch.randn(5, 8)
-    weights, expert_ids = TopKGate(Linear(router), 2)(x)
-    chosen = (x @ router.T).gather(1, expert_ids)
-    torch.testing.assert_close(weights, chosen.softmax(dim=-1))
-
-
-def test_tokens_of_other_rows_do_not_change_a_tokens_mixture() -> None:
-    layer = MixtureOfExperts(
-        TopKGate(Linear(torch.randn(4, 8)), 2), Experts([random_expert(8, 6) for _ in range(4)])
-    )
-    x = torch.randn(9, 8)
-    torch.testing.assert_close(layer(x)[3:4], layer(x[3:4]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,12 @@ class RandomWeights:
     def take_fused(self, names: list[str], shapes: list[tuple[int, ...]]) -> Tensor:
         return torch.cat([self.take(n, s) for n, s in zip(names, shapes, strict=True)])
 
+    def take_entry(self, name: str, index: int, shape: tuple[int, ...]) -> Tensor:
+        return self.take(name, shape)[index]
+
     def skip_tied(self, name: str, twin: Tensor) -> None: ...
+
+    def skip(self, names: Iterable[str]) -> None: ...
 
 
 def random_model() -> LoadedModel:

@@ -34,7 +34,8 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edited(source: Path, target: Path, edit: Callable[[Tensors], object]) -> Path:
     """A copy of a checkpoint whose tensors went through `edit`."""
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    if source != target:
+        shutil.copytree(source, target, dirs_exist_ok=True)
     tensors = load_file(target / "model.safetensors")
     edit(tensors)
     save_file(tensors, target / "model.safetensors")
@@ -131,11 +132,48 @@ def test_tied_head_that_differs_from_the_embedding_is_refused(gpt2: Path, tmp_pa
         load_model(edited(gpt2, tmp_path, differ))
 
 
-@pytest.mark.parametrize("name", ["llama-gqa", "llama-tied", "gpt2", "mixtral"])
+@pytest.mark.parametrize(
+    "name", ["llama-gqa", "llama-tied", "gpt2", "mixtral", "qwen2-moe", "qwen3-moe-some-layers"]
+)
 def test_num_parameters_equals_transformers(name: str, tmp_path: Path) -> None:
     theirs = random_model(name)
     theirs.save_pretrained(tmp_path)
     assert load_model(tmp_path).num_parameters == theirs.num_parameters()
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe", "qwen3-moe"])
+def test_experts_of_a_layer_in_one_tensor_load_as_one_by_one(name: str, tmp_path: Path) -> None:
+    """transformers holds them so, and writes them so when told."""
+    theirs = random_model(name)
+    theirs.save_pretrained(tmp_path / "apart")
+    theirs.save_pretrained(tmp_path / "stacked", save_original_format=False)
+    written = load_file(tmp_path / "stacked" / "model.safetensors")
+    assert "model.layers.0.mlp.experts.gate_up_proj" in written
+    apart, stacked = load_model(tmp_path / "apart"), load_model(tmp_path / "stacked")
+    assert stacked.num_parameters == apart.num_parameters
+    x = torch.randn(20, 64)
+    for one, other in zip(apart.decoder.layers, stacked.decoder.layers, strict=True):  # type: ignore[attr-defined]
+        assert torch.equal(one.mlp(x), other.mlp(x))
+
+
+@pytest.mark.parametrize("layout", ["apart", "stacked"])
+def test_missing_expert_is_named(layout: str, tmp_path: Path) -> None:
+    random_model("mixtral").save_pretrained(tmp_path, save_original_format=layout == "apart")
+    names = {
+        "apart": "model.layers.1.block_sparse_moe.experts.4.w3.weight",
+        "stacked": "model.layers.1.mlp.experts.down_proj",
+    }
+    edited(tmp_path, tmp_path, lambda tensors: tensors.pop(names[layout]))
+    with pytest.raises(CheckpointError, match=f"missing tensor: {names[layout]}"):
+        load_model(tmp_path)
+
+
+def test_misshapen_stack_of_experts_is_named_with_both_shapes(tmp_path: Path) -> None:
+    random_model("qwen3-moe").save_pretrained(tmp_path, save_original_format=False)
+    name = "model.layers.0.mlp.experts.down_proj"
+    edited(tmp_path, tmp_path, lambda tensors: tensors.update({name: torch.zeros(5, 64, 40)}))
+    with pytest.raises(CheckpointError, match=rf"{name}: expected shape \(6, .*got \(5, 64, 40\)"):
+        load_model(tmp_path)
 
 
 def test_shards_load_as_one_file_does(llama: Path, tmp_path: Path) -> None:
