@@ -3,10 +3,11 @@
     python -m tests.bench.clip [FOLDER] [--quick] [--callers N] [--threads N] [--rounds N]
 
 Each call has one picture, or one text; no two are the same and the cache is off. Ours goes the
-whole way: over gRPC to the real servicer, in this process, by many callers and by one who waits for
-each answer. Beside them transformers' `CLIPModel` with its own processor and tokenizer, one input
-at a time, without any service. All sides get the same inputs and threads and take turns; each
-figure is the median of the rounds. FOLDER: `models/orrery-clip` by default.
+whole way: over gRPC to the real servicer in a process of its own, as on the platform, by many
+callers and by one who waits for each answer. Beside them transformers' `CLIPModel` with its own
+processor and tokenizer, one input at a time, without any service. All sides get the same inputs and
+threads and take turns; each figure is the median of the rounds. FOLDER: `models/orrery-clip` by
+default.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import grpc
@@ -149,16 +153,39 @@ async def compare(
     )
 
 
+@contextmanager
+def served(config: EmbeddingConfig, num_threads: int) -> Iterator[tuple[str, str]]:
+    """The service in a process of its own: where it listens, and the precision it chose."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(config, num_threads, theirs), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve(config: EmbeddingConfig, num_threads: int, parent: Connection) -> None:
+    torch.set_num_threads(num_threads)
+    transformers.utils.logging.disable_progress_bar()
+
+    async def serve() -> None:
+        models = await load_models(config, config.model_path, None)
+        async with embedding_server(models, config) as server:
+            parent.send((server.target, models.encoder.dtype))
+            await asyncio.to_thread(parent.poll, None)  # until the other end is closed
+        models.close()
+
+    asyncio.run(serve())
+
+
 async def run(
-    config: EmbeddingConfig, count: int, num_callers: int, rounds: int
-) -> tuple[str, list[Comparison]]:
-    """The precision the service chose, and the comparisons."""
-    models = await load_models(config, config.model_path, None)
-    reference, inputs = Reference(config.model_path), Inputs()
-    async with (
-        embedding_server(models, config) as server,
-        grpc.aio.insecure_channel(server.target) as channel,
-    ):
+    folder: str, target: str, count: int, num_callers: int, rounds: int
+) -> list[Comparison]:
+    reference, inputs = Reference(folder), Inputs()
+    async with grpc.aio.insecure_channel(target) as channel:
         stub = EmbeddingServiceStub(channel)
 
         async def ask_picture(data: object) -> Sequence[float]:
@@ -171,14 +198,12 @@ async def run(
             response = await stub.EmbedText(request)
             return response.embeddings[0].values
 
-        results = [
+        return [
             await compare("pictures", lambda: inputs.pictures(count), ask_picture,
                           reference.picture, num_callers, rounds),
             await compare("texts", lambda: inputs.texts(count), ask_text,
                           reference.text, num_callers, rounds),
         ]  # fmt: skip
-    models.close()
-    return models.encoder.dtype, results
 
 
 def main() -> None:
@@ -210,7 +235,8 @@ def main() -> None:
         f"{NUM_WORDS} words a round, one a call, no cache; median of {rounds} rounds"
     )
     report.print_machine(console, facts, num_threads)
-    dtype, results = asyncio.run(run(config, count, arguments.callers, rounds))
+    with served(config, num_threads) as (target, dtype):
+        results = asyncio.run(run(config.model_path, target, count, arguments.callers, rounds))
     rows = [
         [
             result.kind,
