@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -26,3 +27,12 @@ async def engine(model: ToyModel) -> AsyncIterator[AsyncImageEngine]:
     await until(lambda: is_empty(engine))
     engine.check_integrity()
     await engine.close()
+
+
+@pytest.fixture
+def only_new_objects() -> Iterator[None]:
+    """The collector sees only what the test makes: in a long session there are millions more."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -89,6 +89,7 @@ async def test_a_picture_cancelled_in_line_costs_no_step(
     assert (2, 2) not in {(height, width) for _, height, width in model.denoiser.calls}
 
 
+@pytest.mark.usefixtures("only_new_objects")
 async def test_two_hundred_cancels_at_random_steps_and_deadlines_leave_nothing(
     model: ToyModel,
 ) -> None:

@@ -62,6 +62,7 @@ async def test_upload_given_up_gives_its_places_back(monkeypatch: pytest.MonkeyP
             assert len(made(await served.events(wish(n=5)))) == 5
 
 
+@pytest.mark.usefixtures("only_new_objects")
 @pytest.mark.parametrize("ranked", [False, True])
 async def test_deadline_takes_everything_from_a_call_whose_reader_has_stopped(ranked: bool) -> None:
     async with serving() as served:
@@ -77,6 +78,7 @@ async def test_deadline_takes_everything_from_a_call_whose_reader_has_stopped(ra
         assert caught.value.stage == "deliver"
 
 
+@pytest.mark.usefixtures("only_new_objects")
 async def test_pictures_that_were_taken_are_not_kept() -> None:
     async with serving() as served, aclosing(served.make(wish(n=10))) as events:
         async for event in events:
