@@ -9,11 +9,13 @@ from services.engine.errors import (
     ContextTooLongError,
     EngineDeadError,
     EngineError,
+    ExpertsUnavailableError,
     InvalidRequestError,
     QueueFullError,
 )
 from services.runtime.errors import (
     ContextTooLong,
+    DependencyDown,
     InvalidRequest,
     NotReady,
     OrreryError,
@@ -38,6 +40,10 @@ def _queue_full(error: EngineError) -> OrreryError:
     return Overloaded(str(error), retry_after_s=error.retry_after_s)
 
 
+def _experts_unavailable(error: EngineError) -> OrreryError:
+    return DependencyDown(str(error), retry_after_s=1.0)
+
+
 def _dead(_: EngineError) -> OrreryError:
     # What killed the engine is in the log; a client only needs to know to go elsewhere.
     return NotReady("the engine has stopped; the replica is being replaced", retry_after_s=5.0)
@@ -48,6 +54,7 @@ _TRANSLATIONS: Mapping[type[EngineError], Callable[[EngineError], OrreryError]] 
         ContextTooLongError: _too_long,
         InvalidRequestError: _invalid,
         QueueFullError: _queue_full,
+        ExpertsUnavailableError: _experts_unavailable,
         EngineDeadError: _dead,
     }
 )
