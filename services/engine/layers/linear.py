@@ -5,8 +5,9 @@ whatever form is fastest to multiply by.
 
 On CPUs that is oneDNN's own blocked layout (AMX and AVX-512 where there are any), made once at
 load: a product with a few rows is bound by how fast the weight is read, and torch's `F.linear`
-reads a plain matrix 1.3 to 1.7 times more slowly in bfloat16. It also makes a row's result the same
-to the bit whatever the number of rows around it, in bfloat16 always and in float32 almost always.
+reads a plain matrix 1.3 to 1.7 times more slowly in bfloat16. In float32 it also makes a row's
+result the same to the bit whatever the number of rows around it, but for a single row of 2048 or
+more inputs; in bfloat16 oneDNN sums in another order at some numbers of rows.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ results go back to their tokens, weighted. There is no loop over tokens and none
                                               N = T · k, sorted by expert
 
 The parts are functions, so that a layer whose experts live in other processes computes by the same
-code, and to the same bits: a row's result does not depend on the rows around it.
+code, and to the same bits where `Linear` gives a row the same whatever is around it.
 """
 
 from __future__ import annotations
