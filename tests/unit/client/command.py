@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from orrery.cli.app import app
 
+# Background jobs of a shell ignore Ctrl-C, and so would what the tests start when they are one.
 _SPAWN_ON_A_TERMINAL = (
-    "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    "import os, pty, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 )
 _ORRERY = "import sys; sys.argv[0] = 'orrery'; from orrery.cli import main; main()"
 
