@@ -103,7 +103,7 @@ async def test_two_hundred_cancels_at_random_steps_and_deadlines_leave_nothing(
     await until(lambda: is_empty(engine))
     engine.check_integrity()
     assert engine.load().num_images_done >= outcomes["finished"]
-    await until(lambda: live_tensors() == before)  # whatever the engine itself says
+    await until(lambda: live_tensors() <= before)  # whatever the engine itself says
     await engine.close()
     assert [thread for thread in engine._workers._threads if thread.is_alive()] == []
 
