@@ -26,7 +26,7 @@ PROMPT = "a red circle left of a blue square"
 LABELS = (
     "a red circle left of a blue square",
     "a red circle above a blue square",
-    "a blue circle left of a red square",
+    "a red circle left of a red square",
     "a red star left of a blue square",
     "a green circle left of a blue square",
 )
