@@ -15,18 +15,22 @@ from google.protobuf.message import Message
 
 from orrery.v1 import (
     embedding_pb2,
+    expert_shard_pb2,
     file_pb2,
     generation_pb2,
     image_pb2,
+    moe_pb2,
     rag_pb2,
     retrieval_pb2,
 )
 
 __all__ = [
+    "ANALYZE_ROUTING",
     "ASK",
     "ASK_BATCH",
     "ATTACH_FILE",
     "CLASSIFY",
+    "COMPUTE_EXPERTS",
     "CREATE_COLLECTION",
     "CREATE_FILE",
     "DELETE_COLLECTION",
@@ -35,6 +39,9 @@ __all__ = [
     "DELETE_FILE",
     "DETACH_FILE",
     "DETOKENIZE",
+    "DISPATCH",
+    "DISPATCH_STREAM",
+    "DROP_EXPERTS",
     "EDIT_IMAGES",
     "EMBED_IMAGE",
     "EMBED_TEXT",
@@ -47,21 +54,29 @@ __all__ = [
     "GET_DOCUMENTS",
     "GET_EMBEDDING_LOAD",
     "GET_EMBEDDING_MODEL",
+    "GET_EXPERT_LOAD",
     "GET_FILE",
     "GET_FILE_CONTENT",
     "GET_IMAGE_LOAD",
     "GET_IMAGE_MODEL",
     "GET_LOAD",
     "GET_MODEL",
+    "GET_MOE_LOAD",
+    "GET_MOE_MODEL",
+    "GET_PLACEMENT",
     "GET_RAG_LOAD",
     "GET_RETRIEVAL_LOAD",
+    "GET_SHARD",
     "LIST_APPLICATIONS",
     "LIST_ATTACHMENTS",
     "LIST_COLLECTIONS",
     "LIST_DOCUMENTS",
     "LIST_FILES",
+    "LOAD_EXPERTS",
+    "REBALANCE",
     "REBUILD",
     "RERANK",
+    "ROUTE",
     "SCORE",
     "SEARCH",
     "SEARCH_BATCH",
@@ -269,6 +284,47 @@ DELETE_CONVERSATION = _method(
 )
 GET_RAG_LOAD = _method(
     _RAG, "GetLoad", rag_pb2.RagServiceGetLoadRequest, rag_pb2.RagServiceGetLoadResponse
+)
+
+_MOE = moe_pb2.DESCRIPTOR.services_by_name["MoeRouterService"]
+ROUTE = _method(_MOE, "Route", moe_pb2.RouteRequest, moe_pb2.RouteResponse)
+DISPATCH = _method(_MOE, "Dispatch", moe_pb2.DispatchRequest, moe_pb2.DispatchResponse)
+DISPATCH_STREAM = _method(
+    _MOE, "DispatchStream", moe_pb2.DispatchStreamRequest, moe_pb2.DispatchStreamResponse
+)
+GET_PLACEMENT = _method(
+    _MOE, "GetPlacement", moe_pb2.GetPlacementRequest, moe_pb2.GetPlacementResponse
+)
+GET_EXPERT_LOAD = _method(
+    _MOE, "GetExpertLoad", moe_pb2.GetExpertLoadRequest, moe_pb2.GetExpertLoadResponse
+)
+REBALANCE = _method(_MOE, "Rebalance", moe_pb2.RebalanceRequest, moe_pb2.RebalanceResponse)
+ANALYZE_ROUTING = _method(_MOE, "Analyze", moe_pb2.AnalyzeRequest, moe_pb2.AnalyzeResponse)
+GET_MOE_MODEL = _method(
+    _MOE, "GetMoeModel", moe_pb2.GetMoeModelRequest, moe_pb2.GetMoeModelResponse
+)
+GET_MOE_LOAD = _method(
+    _MOE, "GetLoad", moe_pb2.MoeRouterServiceGetLoadRequest, moe_pb2.MoeRouterServiceGetLoadResponse
+)
+
+_EXPERT_SHARD = expert_shard_pb2.DESCRIPTOR.services_by_name["ExpertShardService"]
+COMPUTE_EXPERTS = _method(
+    _EXPERT_SHARD, "Compute", expert_shard_pb2.ComputeRequest, expert_shard_pb2.ComputeResponse
+)
+LOAD_EXPERTS = _method(
+    _EXPERT_SHARD,
+    "LoadExperts",
+    expert_shard_pb2.LoadExpertsRequest,
+    expert_shard_pb2.LoadExpertsResponse,
+)
+DROP_EXPERTS = _method(
+    _EXPERT_SHARD,
+    "DropExperts",
+    expert_shard_pb2.DropExpertsRequest,
+    expert_shard_pb2.DropExpertsResponse,
+)
+GET_SHARD = _method(
+    _EXPERT_SHARD, "GetShard", expert_shard_pb2.GetShardRequest, expert_shard_pb2.GetShardResponse
 )
 
 # Ray Serve's own RPC. Its request is empty and its response is one `repeated string` with number 1,

@@ -60,14 +60,16 @@ class ExpertShardServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Compute(self, request, context):
-        """The outputs of experts for rows that are grouped by expert.
+        """The outputs of experts for rows that are grouped by expert. An expert that it does not hold is
+        RESOURCE_NOT_FOUND of the field `expert_ids`, and nothing is computed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadExperts(self, request, context):
-        """Takes experts up, from the model's folder. Answers once they can be computed.
+        """Takes experts up, from the model's folder. Answers once they can be computed. Beyond the shard's
+        limit of bytes none is taken: OVERLOADED. Those it holds already are fine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

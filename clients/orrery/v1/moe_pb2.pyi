@@ -1,12 +1,22 @@
 from orrery.v1 import common_pb2 as _common_pb2
 from orrery.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class CapacityPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CAPACITY_POLICY_UNSPECIFIED: _ClassVar[CapacityPolicy]
+    CAPACITY_POLICY_DROP: _ClassVar[CapacityPolicy]
+    CAPACITY_POLICY_REROUTE: _ClassVar[CapacityPolicy]
+CAPACITY_POLICY_UNSPECIFIED: CapacityPolicy
+CAPACITY_POLICY_DROP: CapacityPolicy
+CAPACITY_POLICY_REROUTE: CapacityPolicy
 
 class LayerInput(_message.Message):
     __slots__ = ("layer", "hidden")
@@ -81,14 +91,16 @@ class DispatchResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., hidden: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., placement_version: _Optional[int] = ..., num_dropped: _Optional[int] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
 
 class DispatchStreamRequest(_message.Message):
-    __slots__ = ("model", "sequence", "input")
+    __slots__ = ("model", "sequence", "input", "timeout_ms")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     model: str
     sequence: int
     input: LayerInput
-    def __init__(self, model: _Optional[str] = ..., sequence: _Optional[int] = ..., input: _Optional[_Union[LayerInput, _Mapping]] = ...) -> None: ...
+    timeout_ms: int
+    def __init__(self, model: _Optional[str] = ..., sequence: _Optional[int] = ..., input: _Optional[_Union[LayerInput, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
 class DispatchStreamResponse(_message.Message):
     __slots__ = ("sequence", "hidden", "placement_version", "num_dropped")
@@ -293,7 +305,7 @@ class GetMoeModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetMoeModelResponse(_message.Message):
-    __slots__ = ("request_id", "model", "weight_hash", "hidden_size", "num_experts", "num_experts_per_token", "layers", "dtype", "bytes_per_expert", "max_tokens", "max_text_bytes", "capacity_factor")
+    __slots__ = ("request_id", "model", "weight_hash", "hidden_size", "num_experts", "num_experts_per_token", "layers", "dtype", "bytes_per_expert", "max_tokens", "max_text_bytes", "capacity_factor", "capacity_policy", "aliases")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_HASH_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +318,8 @@ class GetMoeModelResponse(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FACTOR_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_POLICY_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     model: str
     weight_hash: str
@@ -318,7 +332,9 @@ class GetMoeModelResponse(_message.Message):
     max_tokens: int
     max_text_bytes: int
     capacity_factor: float
-    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., weight_hash: _Optional[str] = ..., hidden_size: _Optional[int] = ..., num_experts: _Optional[int] = ..., num_experts_per_token: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_tensor_pb2.TensorDtype, str]] = ..., bytes_per_expert: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., capacity_factor: _Optional[float] = ...) -> None: ...
+    capacity_policy: CapacityPolicy
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, request_id: _Optional[str] = ..., model: _Optional[str] = ..., weight_hash: _Optional[str] = ..., hidden_size: _Optional[int] = ..., num_experts: _Optional[int] = ..., num_experts_per_token: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., dtype: _Optional[_Union[_tensor_pb2.TensorDtype, str]] = ..., bytes_per_expert: _Optional[int] = ..., max_tokens: _Optional[int] = ..., max_text_bytes: _Optional[int] = ..., capacity_factor: _Optional[float] = ..., capacity_policy: _Optional[_Union[CapacityPolicy, str]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MoeRouterServiceGetLoadRequest(_message.Message):
     __slots__ = ()

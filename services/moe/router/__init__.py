@@ -1,0 +1,1 @@
+"""The router: gates, placement, dispatch, load and balance."""

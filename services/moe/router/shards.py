@@ -1,0 +1,55 @@
+"""The seam to an expert shard: what the router asks of one, whatever carries it there.
+
+Knows nothing of gRPC or protobuf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from services.moe.expert_key import ExpertKey
+
+__all__ = ["ShardClient", "ShardReport", "ShardWork"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShardWork:
+    """Rows [sum of counts, hidden_size] of one layer, grouped by expert in the order of the ids."""
+
+    layer: int
+    expert_ids: Sequence[int]
+    counts: Sequence[int]
+    rows: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What a shard says of itself."""
+
+    weight_hash: str
+    keys: frozenset[ExpertKey]
+    expert_bytes: int
+    max_expert_bytes: int
+    num_rows_done: int
+
+
+class ShardClient(Protocol):
+    """One shard. Every call takes at most `timeout_s`, and raises `OrreryError`:
+
+    `DependencyDown` or `NotReady` where it is gone or going, `DeadlineExceeded` where it is silent,
+    `ResourceNotFound` where it does not hold an expert, `Overloaded` where it has too much to do.
+    """
+
+    async def compute(self, work: ShardWork, timeout_s: float) -> Tensor:
+        """[sum of counts, hidden_size]"""
+        ...
+
+    async def load(self, keys: Iterable[ExpertKey], timeout_s: float) -> None: ...
+
+    async def drop(self, keys: Iterable[ExpertKey], timeout_s: float) -> None: ...
+
+    async def report(self, timeout_s: float) -> ShardReport: ...

@@ -1,0 +1,1 @@
+"""An expert shard: holds some experts of a model and computes them."""

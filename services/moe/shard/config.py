@@ -1,0 +1,26 @@
+"""Settings of one expert shard. Frozen and validated; reads no environment."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.engine.config import DType
+
+__all__ = ["ShardConfig"]
+
+
+class ShardConfig(BaseModel):
+    """One application: a part of one model's experts. Which ones, the router says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_name: str = Field(min_length=1, max_length=128)
+    model_path: str = Field(min_length=1)  # the folder that router and decoder read, too
+    dtype: DType = "auto"  # the same as the router's and the decoder's
+    device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
+    num_threads: int | None = Field(default=None, ge=1, le=1024)  # None: cores of this process
+    max_expert_bytes: int | None = Field(default=None, ge=1)  # None: all experts of the model
+    max_waiting: int = Field(default=256, ge=1)  # calls in line; beyond it: Overloaded
+    max_rows: int = Field(default=1 << 16, ge=1)  # of one call
+    default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
+    drain_timeout_s: float = Field(default=5.0, ge=0)

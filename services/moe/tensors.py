@@ -1,0 +1,95 @@
+"""Hidden states on the wire: `orrery.v1.Tensor` to and from torch, as the bytes that memory holds.
+
+A message that is read becomes a tensor over its own bytes, which nobody may write to; one that is
+made copies its tensor once, as protobuf must. What is wrong with a message is refused by the name
+of its field before anything is computed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from orrery.v1 import tensor_pb2 as pb
+from services.runtime.errors import InvalidRequest
+
+__all__ = ["RowsFormat", "dtype_number", "read_rows", "to_message"]
+
+_NUMBERS: Mapping[torch.dtype, pb.TensorDtype] = MappingProxyType(
+    {
+        torch.float32: pb.TENSOR_DTYPE_FLOAT32,
+        torch.bfloat16: pb.TENSOR_DTYPE_BFLOAT16,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RowsFormat:
+    """What rows must look like: [1 to max_rows, hidden_size] of one type."""
+
+    hidden_size: int
+    dtype: torch.dtype
+    max_rows: int
+
+
+def dtype_number(dtype: torch.dtype) -> pb.TensorDtype:
+    """As the contract numbers it."""
+    return _NUMBERS[dtype]
+
+
+def read_rows(message: pb.Tensor, expected: RowsFormat, field: str) -> Tensor:
+    """[num_rows, hidden_size], over the message's own bytes. Raises `InvalidRequest` by field."""
+    _check_layout(message, expected, field)
+    _accept_read_only_buffers()
+    flat = torch.frombuffer(message.data, dtype=expected.dtype)
+    if not bool(flat.isfinite().all()):
+        raise _invalid(f"{field}.data", "expected finite numbers, got NaN or infinity")
+    return flat.view(-1, expected.hidden_size)
+
+
+def to_message(rows: Tensor) -> pb.Tensor:
+    """Of a tensor on any device, contiguous or not."""
+    memory = rows.detach().cpu().contiguous()
+    data = memory.view(torch.uint8).numpy().tobytes() if memory.numel() else b""
+    return pb.Tensor(dtype=_NUMBERS[rows.dtype], shape=rows.shape, data=data)
+
+
+def _check_layout(message: pb.Tensor, expected: RowsFormat, field: str) -> None:
+    wanted = _NUMBERS[expected.dtype]
+    if message.dtype != wanted:
+        name = pb.TensorDtype.Name(wanted)
+        raise _invalid(f"{field}.dtype", f"expected {name}, as the model's, got {message.dtype}")
+    shape = tuple(message.shape)
+    if len(shape) != 2 or shape[1] != expected.hidden_size:
+        raise _invalid(
+            f"{field}.shape",
+            f"expected [tokens, {expected.hidden_size}], got {list(shape[:8])}",
+        )
+    if not 1 <= shape[0] <= expected.max_rows:
+        raise _invalid(
+            f"{field}.shape", f"expected 1 to {expected.max_rows} tokens, got {shape[0]}"
+        )
+    num_bytes = shape[0] * shape[1] * expected.dtype.itemsize
+    if len(message.data) != num_bytes:
+        raise _invalid(
+            f"{field}.data", f"expected {num_bytes} bytes, as the shape says, "
+            f"got {len(message.data)}"
+        )
+
+
+def _invalid(field: str, message: str) -> InvalidRequest:
+    return InvalidRequest(f"{field}: {message}", field=field)
+
+
+@cache
+def _accept_read_only_buffers() -> None:
+    """Torch warns, once in a process, that it cannot protect a read-only buffer. Nobody writes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.frombuffer(b"\0", dtype=torch.uint8)
