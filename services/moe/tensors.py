@@ -19,7 +19,7 @@ from torch import Tensor
 from orrery.v1 import tensor_pb2 as pb
 from services.runtime.errors import InvalidRequest
 
-__all__ = ["RowsFormat", "dtype_number", "read_rows", "to_message"]
+__all__ = ["RowsFormat", "check_finite", "dtype_number", "read_rows", "to_message"]
 
 _NUMBERS: Mapping[torch.dtype, pb.TensorDtype] = MappingProxyType(
     {
@@ -47,10 +47,13 @@ def read_rows(message: pb.Tensor, expected: RowsFormat, field: str) -> Tensor:
     """[num_rows, hidden_size], over the message's own bytes. Raises `InvalidRequest` by field."""
     _check_layout(message, expected, field)
     _accept_read_only_buffers()
-    flat = torch.frombuffer(message.data, dtype=expected.dtype)
-    if not bool(flat.isfinite().all()):
+    return torch.frombuffer(message.data, dtype=expected.dtype).view(-1, expected.hidden_size)
+
+
+def check_finite(rows: Tensor, field: str) -> None:
+    """Raises `InvalidRequest` for NaN and infinity."""
+    if not bool(rows.isfinite().all()):
         raise _invalid(f"{field}.data", "expected finite numbers, got NaN or infinity")
-    return flat.view(-1, expected.hidden_size)
 
 
 def to_message(rows: Tensor) -> pb.Tensor:
@@ -78,8 +81,8 @@ def _check_layout(message: pb.Tensor, expected: RowsFormat, field: str) -> None:
     num_bytes = shape[0] * shape[1] * expected.dtype.itemsize
     if len(message.data) != num_bytes:
         raise _invalid(
-            f"{field}.data", f"expected {num_bytes} bytes, as the shape says, "
-            f"got {len(message.data)}"
+            f"{field}.data",
+            f"expected {num_bytes} bytes, as the shape says, got {len(message.data)}",
         )
 
 

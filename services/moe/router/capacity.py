@@ -26,7 +26,11 @@ __all__ = ["Capacity", "Fitted"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """Where tokens go once everybody has room. A slot that is not `kept` has the weight 0."""
+    """Where tokens go once everybody has room. A slot that is not `kept` has the weight 0.
+
+    The kept slots of an expert come before its others, in the order of tokens: an expert that had
+    to refuse some is full, so none is sent there instead.
+    """
 
     weights: Tensor  # float32 [T, k]
     expert_ids: Tensor  # int64 [T, k]

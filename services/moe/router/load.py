@@ -72,16 +72,15 @@ class LoadWindow:
         self._dropped = np.zeros((_NUM_SLOTS + 1, num_layers), dtype=np.int64)
         self._rows = np.zeros((_NUM_SLOTS + 1, len(shards)), dtype=np.int64)
 
-    def routed(self, layer: int, counts: Counts, entropy_sum: float, num_tokens: int) -> None:
+    def routed(
+        self, layer: int, counts: Counts, entropy_sum: float, num_tokens: int, num_dropped: int
+    ) -> None:
         """A batch of a layer: tokens of each expert [E], and the sum of their entropies."""
         slot, row = self._slot(), self._rows_of_layers[layer]
         self._tokens[slot, row] += counts
         self._num_tokens[slot, row] += num_tokens
         self._entropy[slot, row] += entropy_sum
-
-    def dropped(self, layer: int, count: int) -> None:
-        """Tokens times experts that had no room."""
-        self._dropped[self._slot(), self._rows_of_layers[layer]] += count
+        self._dropped[slot, row] += num_dropped
 
     def computed(self, shard: str, num_rows: int) -> None:
         """A shard has answered."""

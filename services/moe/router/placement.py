@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.moe.expert_key import ExpertKey
 
-__all__ = ["Homes", "Placement", "PlacementTable", "even_homes", "held_by"]
+__all__ = ["Follower", "Homes", "Placement", "PlacementTable", "even_homes", "held_by"]
 
 Homes = Mapping[ExpertKey, tuple[str, ...]]  # the shards of each expert, each shard once
 
@@ -84,21 +83,45 @@ class PlacementTable:
         self._current = Placement(self._current.version + 1, dict(homes))
         return self._current
 
-    @contextmanager
-    def follow(self) -> Iterator[Placement]:
-        """The current snapshot, counted as followed within."""
-        placement = self._current
-        self._followers[placement.version] += 1
-        try:
-            yield placement
-        finally:
-            self._followers[placement.version] -= 1
-            if not self._followers[placement.version]:
-                del self._followers[placement.version]
-                self._left.set()
+    def follow(self) -> Follower:
+        """The current snapshot, counted as followed until it is left or renewed."""
+        return Follower(self)
+
+    def entered(self, version: int) -> None:
+        """For `Follower`: one more follows that snapshot."""
+        self._followers[version] += 1
+
+    def left(self, version: int) -> None:
+        """For `Follower`: one less."""
+        self._followers[version] -= 1
+        if not self._followers[version]:
+            del self._followers[version]
+            self._left.set()
 
     async def settled(self) -> None:
         """Returns once every call follows the current snapshot."""
         while any(version != self._current.version for version in self._followers):
             self._left.clear()
             await self._left.wait()
+
+
+class Follower:
+    """One call's snapshot. A context manager; within it `placement` does not change by itself."""
+
+    def __init__(self, table: PlacementTable) -> None:
+        self._table = table
+        self.placement = table.current
+
+    def __enter__(self) -> Follower:
+        self._table.entered(self.placement.version)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._table.left(self.placement.version)
+
+    def renew(self) -> Placement:
+        """Follows the current snapshot from now on."""
+        self._table.left(self.placement.version)
+        self.placement = self._table.current
+        self._table.entered(self.placement.version)
+        return self.placement

@@ -8,7 +8,7 @@ from orrery.v1 import expert_shard_pb2 as pb
 from services.moe.expert_key import ExpertKey
 from services.moe.model_facts import ModelFacts
 from services.moe.shard.expert_store import ExpertRows
-from services.moe.tensors import RowsFormat, read_rows
+from services.moe.tensors import RowsFormat, check_finite, read_rows
 from services.runtime.errors import InvalidRequest
 
 __all__ = ["check_weight_hash", "expert_ids", "expert_keys", "expert_rows"]
@@ -31,8 +31,7 @@ def expert_rows(request: pb.ComputeRequest, model: ModelFacts, max_rows: int) ->
     ids, counts = list(request.expert_ids), list(request.num_rows)
     if len(ids) != len(counts):
         raise InvalidRequest(
-            f"num_rows: expected {len(ids)} numbers, one for each of expert_ids, "
-            f"got {len(counts)}",
+            f"num_rows: expected {len(ids)} numbers, one for each of expert_ids, got {len(counts)}",
             field="num_rows",
         )
     if len(set(ids)) != len(ids):
@@ -42,6 +41,7 @@ def expert_rows(request: pb.ComputeRequest, model: ModelFacts, max_rows: int) ->
     if 0 in counts:
         raise InvalidRequest("num_rows: expected 1 or more for each expert", field="num_rows")
     rows = read_rows(request.rows, RowsFormat(model.hidden_size, model.dtype, max_rows), "rows")
+    check_finite(rows, "rows")
     if sum(counts) != len(rows):
         raise InvalidRequest(
             f"num_rows: expected to sum to the {len(rows)} rows, got {sum(counts)}",

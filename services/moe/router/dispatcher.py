@@ -1,0 +1,204 @@
+"""A sparse layer whose experts are elsewhere: hidden states in, the layer's output out.
+
+    batch ── gate ── within capacity ── rows by expert ── exchange ── weighted sum ── each its part
+
+The same functions as the engine's local layer, in the same order: the same bits. Knows nothing of
+gRPC or protobuf.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from services.engine.layers.moe import combine, group_by_expert
+from services.moe.router.batching import Batch, LayerBatcher
+from services.moe.router.capacity import Capacity
+from services.moe.router.config import RouterConfig
+from services.moe.router.exchange import Exchange, ExpertRows, Progress
+from services.moe.router.gates import LayerGates, Routed
+from services.moe.router.load import LoadWindow
+from services.moe.router.metrics import RouterMetrics
+from services.runtime.errors import DeadlineExceeded, DependencyDown, Overloaded
+from services.runtime.offload import offload_if_large
+
+__all__ = ["Dispatched", "Dispatcher"]
+
+# Numbers of a batch's hidden states; computing on more would hold up the event loop.
+_INLINE_NUMBERS = 1 << 18
+# A caller is told that experts are missing a moment before its own clock cuts the call.
+_MARGIN_SHARE, _MOST_MARGIN_S = 0.1, 0.25
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dispatched:
+    """A caller's part of a batch: its tokens' output, and how they were routed."""
+
+    hidden: Tensor  # [T, hidden_size]
+    routed: Routed
+    placement_version: int
+    num_dropped: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """A batch, ready to be sent."""
+
+    routed: Routed
+    weights: Tensor  # float32 [T, k], zero where dropped
+    positions: Tensor  # int64 [T, k]: rows of each token
+    rows: ExpertRows
+    dropped: Tensor | None  # int64 [T]: slots of each token
+    counts: Tensor  # int64 [E]: tokens that chose each expert
+
+
+class Dispatcher:
+    """The sparse layers of one model. Used from one event loop."""
+
+    def __init__(
+        self,
+        gates: LayerGates,
+        exchange: Exchange,
+        capacity: Capacity | None,
+        load: LoadWindow,
+        metrics: RouterMetrics,
+        config: RouterConfig,
+    ) -> None:
+        self._gates = gates
+        self._exchange = exchange
+        self._capacity = capacity
+        self._load = load
+        self._metrics = metrics
+        self._limits = config.limits
+        self._progress: dict[Batch[Dispatched], Progress] = {}
+        self.batcher = LayerBatcher[Dispatched](self._run, config.batching)
+        self.num_tokens_done = 0
+
+    @property
+    def num_attempts(self) -> int:
+        """Calls to shards under way."""
+        return self._exchange.num_attempts
+
+    async def dispatch(
+        self, layer: int, hidden: Tensor, source: Hashable, deadline_s: float
+    ) -> Dispatched:
+        """hidden [T, hidden_size] of a sparse layer; `deadline_s` is on `time.monotonic`.
+
+        Raises `DependencyDown` where experts cannot be reached in time, `DeadlineExceeded` where it
+        was only slow, `Overloaded`.
+        """
+        started_s = time.monotonic()
+        waiting = self.batcher.num_waiting_tokens
+        if waiting + len(hidden) > self._limits.max_waiting_tokens:
+            raise Overloaded(f"{waiting} tokens wait already", retry_after_s=0.1)
+        left_s = deadline_s - started_s
+        left_s -= min(_MOST_MARGIN_S, _MARGIN_SHARE * left_s)
+        try:
+            async with asyncio.timeout(left_s):
+                done = await self.batcher.submit(layer, hidden, source)
+        except TimeoutError:
+            raise self._late(layer) from None
+        self._metrics.dispatched(layer, time.monotonic() - started_s)
+        self.num_tokens_done += len(hidden)
+        return done
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        await self.batcher.close()
+
+    def _late(self, layer: int) -> DependencyDown | DeadlineExceeded:
+        for batch, progress in self._progress.items():
+            if batch.layer == layer and progress.waits_for is not None:
+                return DependencyDown(
+                    f"no shard that holds {progress.waits_for} answers", retry_after_s=1.0
+                )
+        return DeadlineExceeded(
+            "the deadline passed before the experts had answered", stage="dispatch"
+        )
+
+    async def _run(self, batch: Batch[Dispatched]) -> list[Dispatched]:
+        progress = self._progress[batch] = Progress()
+        try:
+            hidden = batch.hidden()
+            plan = await self._offloaded(hidden, lambda: self._plan(batch.layer, hidden))
+            self._count(batch, plan)
+            rows = await self._exchange.compute(plan.rows, progress)
+            output = await self._offloaded(hidden, lambda: self._combine(plan, rows))
+            return _shares(batch, plan, output, progress.placement_version)
+        finally:
+            del self._progress[batch]
+
+    async def _offloaded(self, hidden: Tensor, work: Callable[[], T]) -> T:
+        return await offload_if_large(hidden.numel(), work, above=_INLINE_NUMBERS)
+
+    @torch.inference_mode()
+    def _plan(self, layer: int, hidden: Tensor) -> _Plan:
+        routed = self._gates.route(layer, hidden)
+        fitted, weights, expert_ids = None, routed.weights, routed.expert_ids
+        if self._capacity is not None:
+            fitted = self._capacity.fit(routed)
+            weights, expert_ids = fitted.weights, fitted.expert_ids
+        groups = group_by_expert(expert_ids)
+        starts = [0, *accumulate(groups.counts)][:-1]
+        sizes = groups.counts
+        if fitted is not None:
+            kept = expert_ids[fitted.kept].bincount(minlength=routed.logits.shape[1])
+            sizes = kept[groups.expert_ids].tolist()
+        used = [place for place, size in enumerate(sizes) if size]
+        rows = ExpertRows(
+            layer=layer,
+            hidden=hidden,
+            token_ids=groups.token_ids,
+            expert_ids=[groups.expert_ids[place] for place in used],
+            starts=[starts[place] for place in used],
+            stops=[starts[place] + sizes[place] for place in used],
+        )
+        dropped = None if fitted is None else (~fitted.kept).sum(dim=1)
+        counts = routed.expert_ids.flatten().bincount(minlength=routed.logits.shape[1])
+        return _Plan(routed, weights, groups.positions, rows, dropped, counts)
+
+    def _count(self, batch: Batch[Dispatched], plan: _Plan) -> None:
+        num_dropped = 0 if plan.dropped is None else int(plan.dropped.sum())
+        self._load.routed(
+            batch.layer,
+            plan.counts.cpu().numpy(),
+            float(plan.routed.entropies.sum()),
+            batch.num_tokens,
+            num_dropped,
+        )
+        self._metrics.batch(batch.layer, batch.num_calls, batch.num_tokens, num_dropped)
+
+    @torch.inference_mode()
+    def _combine(self, plan: _Plan, rows: Tensor) -> Tensor:
+        output = combine(rows, plan.positions, plan.weights)
+        return self._gates.add_shared(plan.rows.layer, plan.rows.hidden, output)
+
+
+def _shares(
+    batch: Batch[Dispatched], plan: _Plan, output: Tensor, placement_version: int
+) -> list[Dispatched]:
+    """Of each caller."""
+    sizes = batch.sizes()
+    routed, dropped = plan.routed, plan.dropped
+    shares = zip(
+        output.split(sizes),
+        routed.weights.split(sizes),
+        routed.expert_ids.split(sizes),
+        routed.logits.split(sizes),
+        routed.entropies.split(sizes),
+        [0] * len(sizes) if dropped is None else [int(d.sum()) for d in dropped.split(sizes)],
+        strict=True,
+    )
+    return [
+        Dispatched(hidden, Routed(*of_gate), placement_version, num_dropped)
+        for hidden, *of_gate, num_dropped in shares
+    ]

@@ -1,0 +1,229 @@
+"""The shards as the router knows them: who answers, who holds what, how long a call usually takes.
+
+A task for each shard asks it how it is, often while it is lost. One that comes back without the
+experts that the placement gives it is told to load them, and counts again once it has; what it
+holds beside them is dropped. Whoever waits for an expert is woken at each change.
+
+    ready ──lost()──> lost ──answers──> loads what is missing ──> ready
+      └───incomplete()──────────────────────^
+
+Knows nothing of tensors, batches or gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.moe.expert_key import ExpertKey
+from services.moe.router.config import FailureConfig
+from services.moe.router.placement import PlacementTable
+from services.moe.router.shards import ShardClient, ShardReport
+from services.runtime.errors import DeadlineExceeded, DependencyDown, NotReady, OrreryError
+
+__all__ = ["GONE", "Fleet", "Shard"]
+
+# What a call to a shard that is gone, going or silent ends with.
+GONE = (DependencyDown, NotReady, DeadlineExceeded)
+
+_LOG = logging.getLogger("orrery.moe.fleet")
+_PROBE_TIMEOUT_S = 5.0
+_REST_S = 0.05  # of a shard that said it has too much to do
+_NUM_REMEMBERED = 64  # calls, for what is usual
+
+
+@dataclass(eq=False)
+class Shard:
+    """One shard and what is known of it."""
+
+    name: str
+    client: ShardClient
+    report: ShardReport | None = None
+    ready: frozenset[ExpertKey] = frozenset()
+    lost_s: float | None = field(default_factory=time.monotonic)  # since when
+    incomplete_s: float | None = None  # since when an expert is missing that it should hold
+    rests_until_s: float = 0.0
+    # What is known of it changes with each answer: one question at a time.
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    probe_now: asyncio.Event = field(default_factory=asyncio.Event)
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+    _seconds_per_row: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+
+    def took(self, num_rows: int, seconds: float) -> None:
+        """A call has been answered."""
+        self._seconds.append(seconds)
+        self._seconds_per_row.append(seconds / num_rows)
+
+    def usual_s(self, num_rows: int) -> float | None:
+        """Of a call with so many rows; None while too few are known."""
+        if len(self._seconds) < _NUM_REMEMBERED // 4:
+            return None
+        per_row = statistics.median(self._seconds_per_row)
+        return max(statistics.median(self._seconds), per_row * num_rows)
+
+
+class Fleet:
+    """All shards of a model. Used from one event loop; `start` and `close` it there."""
+
+    def __init__(
+        self,
+        clients: Mapping[str, ShardClient],
+        table: PlacementTable,
+        weight_hash: str,
+        config: FailureConfig,
+    ) -> None:
+        self.table = table
+        # Held by whoever moves experts: until then, nothing is dropped that a placement to come
+        # may need.
+        self.moving = asyncio.Lock()
+        self._shards = {name: Shard(name, client) for name, client in clients.items()}
+        self._weight_hash = weight_hash
+        self._config = config
+        self._changed: asyncio.Future[None] | None = None
+        self._watches: list[asyncio.Task[None]] = []
+
+    @property
+    def healthy(self) -> bool:
+        """False once nobody looks after a shard any more."""
+        return not any(watch.done() for watch in self._watches)
+
+    @property
+    def shards(self) -> Mapping[str, Shard]:
+        """By name, in the order of the configuration."""
+        return self._shards
+
+    def start(self) -> None:
+        """Begins to look after the shards."""
+        self._watches = [asyncio.create_task(self._watch(s)) for s in self._shards.values()]
+
+    async def close(self) -> None:
+        """Stops looking after them."""
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    # --- who can be asked --------------------------------------------------------------------
+
+    def holders(self, key: ExpertKey, homes: tuple[str, ...]) -> list[Shard]:
+        """Those of an expert's homes that can be asked for it now."""
+        now_s = time.monotonic()
+        found = [self._shards[name] for name in homes if name in self._shards]
+        return [s for s in found if key in s.ready and s.rests_until_s <= now_s]
+
+    def gives_up_s(self, homes: tuple[str, ...]) -> float:
+        """When waiting for one of these makes no sense any more, on `time.monotonic`."""
+        now_s = time.monotonic()
+        found = [self._shards[name] for name in homes if name in self._shards]
+        since = [s.lost_s or s.incomplete_s or now_s for s in found]  # or it only rests
+        return max(since, default=now_s) + self._config.replacement_timeout_s
+
+    @property
+    def change(self) -> asyncio.Future[None]:
+        """Done at the next change of who can be asked. Of all who ask: not to be cancelled."""
+        if self._changed is None:
+            self._changed = asyncio.get_running_loop().create_future()
+        return self._changed
+
+    # --- what calls find out -----------------------------------------------------------------
+
+    def lost(self, shard: Shard, error: OrreryError) -> None:
+        """A call found that it does not answer."""
+        if shard.lost_s is None:
+            _LOG.warning("shard_lost", extra={"shard": shard.name, "detail": error.message})
+            shard.lost_s = time.monotonic()
+        shard.ready = frozenset()
+        shard.probe_now.set()
+        self._announce()
+
+    def incomplete(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
+        """A call found that it does not hold what it should."""
+        shard.ready = shard.ready - keys
+        shard.incomplete_s = shard.incomplete_s or time.monotonic()
+        shard.probe_now.set()
+        self._announce()
+
+    def rest(self, shard: Shard) -> None:
+        """A call found that it has too much to do."""
+        shard.rests_until_s = time.monotonic() + _REST_S
+        asyncio.get_running_loop().call_later(_REST_S, self._announce)
+
+    # --- looking after them ------------------------------------------------------------------
+
+    async def take_up(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
+        """Has a shard load experts. Raises `OrreryError`."""
+        async with shard.asking:
+            await self._load(shard, keys)
+
+    async def give_up(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
+        """Has a shard drop experts. Raises `OrreryError`."""
+        async with shard.asking:
+            await self._drop(shard, keys)
+
+    async def probe(self, shard: Shard) -> None:
+        """Asks a shard how it is, and sets it right. Raises one of `GONE`."""
+        async with shard.asking:
+            self._found(shard, await shard.client.report(_PROBE_TIMEOUT_S))
+            wanted = self.table.current.held_by(shard.name)
+            missing = wanted - shard.ready
+            shard.incomplete_s = shard.incomplete_s or time.monotonic() if missing else None
+            try:
+                if missing:
+                    await self._load(shard, missing)
+                    shard.incomplete_s = None
+                if shard.ready - wanted and not self.moving.locked():
+                    async with self.moving:
+                        extra = shard.ready - self.table.current.held_by(shard.name)
+                        await self._drop(shard, extra)
+            except GONE:
+                raise
+            except OrreryError as error:  # what it holds, it can still compute
+                details = {"shard": shard.name, "detail": error.message}
+                _LOG.error("shard_cannot_be_set_right", extra=details)
+
+    def _found(self, shard: Shard, report: ShardReport) -> None:
+        if report.weight_hash != self._weight_hash:
+            raise NotReady(f"the shard {shard.name!r} serves other weights: {report.weight_hash}")
+        shard.report = report
+        if shard.lost_s is not None:
+            details = {"shard": shard.name, "num_experts": len(report.keys)}
+            _LOG.info("shard_found", extra=details)
+        if shard.lost_s is not None or shard.ready != report.keys:
+            shard.lost_s, shard.ready = None, report.keys
+            self._announce()
+
+    async def _load(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
+        await shard.client.load(sorted(keys), self._config.load_timeout_s)
+        if shard.lost_s is None:
+            shard.ready = shard.ready | keys
+            self._announce()
+
+    async def _drop(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
+        shard.ready = shard.ready - keys
+        await shard.client.drop(sorted(keys), self._config.load_timeout_s)
+
+    async def _watch(self, shard: Shard) -> None:
+        while True:
+            try:
+                await self.probe(shard)
+            except OrreryError as error:
+                self.lost(shard, error)
+            shard.probe_now.clear()
+            config = self._config
+            lost = shard.lost_s is not None
+            interval_s = config.probe_lost_interval_s if lost else config.probe_interval_s
+            try:
+                async with asyncio.timeout(interval_s):
+                    await shard.probe_now.wait()
+            except TimeoutError:
+                pass
+            shard.probe_now.clear()
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None and not changed.done():
+            changed.set_result(None)

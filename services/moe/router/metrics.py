@@ -1,0 +1,87 @@
+"""What the router tells about itself. Labels are bounded by the model's layers and the shards.
+
+Knows no exporter.
+"""
+
+from __future__ import annotations
+
+from services.moe.router.load import WindowLoad
+from services.moe.router.planner import max_over_mean
+from services.runtime.metrics import TOKEN_LATENCY_BUCKETS_S, MetricsRegistry
+
+__all__ = ["RouterMetrics"]
+
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+class RouterMetrics:
+    """Made once per router."""
+
+    def __init__(self, registry: MetricsRegistry) -> None:
+        gauge, counter, histogram = registry.gauge, registry.counter, registry.histogram
+        layer, shard = ("layer",), ("shard",)
+        self._imbalance = gauge(
+            "moe_load_max_over_mean", "Busiest expert's tokens over the mean, of the window.", layer
+        )
+        self._entropy = gauge("moe_gate_entropy", "Mean over the window's tokens, in nats.", layer)
+        self._dropped_fraction = gauge(
+            "moe_dropped_fraction", "Of tokens times experts, over the window.", layer
+        )
+        self._tokens = counter("moe_tokens_total", "Tokens that were routed.", layer)
+        self._dropped = counter(
+            "moe_dropped_total", "Tokens times experts that no room was left for.", layer
+        )
+        self._dispatch = histogram(
+            "moe_dispatch_seconds", "Of a call, from its tokens to their output.",
+            TOKEN_LATENCY_BUCKETS_S, layer,
+        )  # fmt: skip
+        self._batch_tokens = histogram("moe_batch_tokens", "Tokens of a batch.", _BATCH_BUCKETS)
+        self._batch_calls = histogram(
+            "moe_batch_calls", "Calls that shared a batch.", _BATCH_BUCKETS
+        )
+        self._shard_rows = counter("moe_shard_rows_total", "Rows a shard has computed.", shard)
+        self._shard_failures = counter(
+            "moe_shard_failures_total", "Calls to shards that failed.", (*shard, "reason")
+        )
+        self._hedges = counter("moe_hedged_total", "Calls repeated because one took too long.")
+        self._version = gauge("moe_placement_version", "Of the placement that holds.")
+        self._moves = counter("moe_expert_moves_total", "Experts taken up or given up.")
+
+    def computed(self, shard: str, num_rows: int) -> None:
+        """A shard has answered."""
+        self._shard_rows.inc(num_rows, shard=shard)
+
+    def failed(self, shard: str, reason: str) -> None:
+        """A call to a shard has failed."""
+        self._shard_failures.inc(shard=shard, reason=reason)
+
+    def hedged(self) -> None:
+        """Another replica is asked for what took too long."""
+        self._hedges.inc()
+
+    def batch(self, layer: int, num_calls: int, num_tokens: int, num_dropped: int) -> None:
+        """A batch is done."""
+        self._tokens.inc(num_tokens, layer=str(layer))
+        self._dropped.inc(num_dropped, layer=str(layer))
+        self._batch_tokens.observe(num_tokens)
+        self._batch_calls.observe(num_calls)
+
+    def dispatched(self, layer: int, seconds: float) -> None:
+        """A call has its output."""
+        self._dispatch.observe(seconds, layer=str(layer))
+
+    def placed(self, version: int, num_moves: int) -> None:
+        """Another placement holds."""
+        self._version.set(version)
+        self._moves.inc(num_moves)
+
+    def window(self, layers: tuple[int, ...], load: WindowLoad) -> None:
+        """Now and then: the gauges that look back."""
+        entropies = load.mean_entropies()
+        for row, layer in enumerate(layers):
+            label = str(layer)
+            chosen = int(load.tokens[row].sum())
+            self._imbalance.set(max_over_mean(load.tokens[row].astype(float)), layer=label)
+            self._entropy.set(float(entropies[row]), layer=label)
+            dropped = float(load.num_dropped[row])
+            self._dropped_fraction.set(dropped / chosen if chosen else 0.0, layer=label)
