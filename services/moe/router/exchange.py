@@ -295,7 +295,7 @@ class _Batch:
         self._finish_without(task)
 
     def _finish_without(self, task: asyncio.Task[Tensor]) -> None:
-        """Takes an attempt out; what of it is not done, and not asked for elsewhere, waits again."""
+        """Takes an attempt out; what is neither done nor asked for elsewhere waits again."""
         attempt = self._attempts.pop(task)
         for piece in attempt.pieces:
             piece.asked.discard(attempt.shard.name)

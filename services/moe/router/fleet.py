@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from services.moe.expert_key import ExpertKey
 from services.moe.router.config import FailureConfig
-from services.moe.router.placement import PlacementTable
+from services.moe.router.placement import Homes, Placement, PlacementTable
 from services.moe.router.shards import ShardClient, ShardReport
 from services.runtime.errors import DeadlineExceeded, DependencyDown, NotReady, OrreryError
 
@@ -128,6 +128,12 @@ class Fleet:
         if self._changed is None:
             self._changed = asyncio.get_running_loop().create_future()
         return self._changed
+
+    def place(self, homes: Homes) -> Placement:
+        """Another placement holds from now on, for those who wait, too."""
+        placement = self.table.switch(homes)
+        self._announce()
+        return placement
 
     # --- what calls find out -----------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def even_homes(keys: Iterable[ExpertKey], shards: Mapping[str, int]) -> Homes:
         if not free:
             raise ValueError(f"{key} has no home: all {sum(shards.values())} places are taken")
         layer = key.layer
-        chosen = min(free, key=lambda shard: (held_of_layer[shard, layer], held[shard]))  # noqa: B023
+        chosen = min(free, key=lambda shard: (held_of_layer[shard, layer], held[shard]))
         homes[key] = (chosen,)
         room[chosen] -= 1
         held[chosen] += 1

@@ -20,6 +20,8 @@ from services.runtime.errors import Overloaded, ResourceNotFound
 
 __all__ = ["ExpertLoader", "ExpertRows", "ExpertStore"]
 
+_CPU = torch.device("cpu")
+
 Experts = Mapping[int, GatedMLP]  # of one layer, by their number
 ExpertLoader = Callable[[Iterable[ExpertKey]], Mapping[int, Experts]]
 
@@ -37,8 +39,15 @@ class ExpertRows:
 class ExpertStore:
     """Thread-safe. Memory is bounded by `max_bytes`, in whole experts."""
 
-    def __init__(self, load: ExpertLoader, bytes_per_expert: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        load: ExpertLoader,
+        bytes_per_expert: int,
+        max_bytes: int,
+        device: torch.device = _CPU,
+    ) -> None:
         self._load = load
+        self._device = device
         self._bytes_per_expert = bytes_per_expert
         self._max_bytes = max_bytes
         self._changing = threading.Lock()
@@ -97,7 +106,8 @@ class ExpertStore:
     def compute(self, work: ExpertRows) -> Tensor:
         """[sum of counts, hidden_size]: each row through its expert. Raises `ResourceNotFound`."""
         experts = self._experts_of(work)
-        return expert_ffn(experts, work.rows, list(work.expert_ids), list(work.counts))
+        rows = work.rows.to(self._device)
+        return expert_ffn(experts, rows, work.expert_ids, work.counts)
 
     def _experts_of(self, work: ExpertRows) -> Experts:
         experts = self._layers.get(work.layer, {})

@@ -45,5 +45,6 @@ async def load_shard(
     def load(keys: Iterable[ExpertKey]) -> Mapping[int, Mapping[int, GatedMLP]]:
         return load_experts(model.folder, keys, config.dtype, config.device)
 
-    store = ExpertStore(load, model.bytes_per_expert, max_bytes)
+    device = torch.device(config.device)
+    store = ExpertStore(load, model.bytes_per_expert, max_bytes, device)
     return model, ShardService(store, metrics, config.max_waiting)

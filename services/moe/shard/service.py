@@ -1,4 +1,4 @@
-"""The work of a shard: computes in one thread, in the order of arrival, and moves experts beside it.
+"""The work of a shard: computes in one thread, in the order of arrival; loads experts in another.
 
 A call that is given up, or whose time is up, while it waits costs nothing. Knows nothing of gRPC,
 protobuf or Ray.
