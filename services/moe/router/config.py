@@ -17,6 +17,7 @@ __all__ = [
     "FailureConfig",
     "RouterConfig",
     "RouterLimitsConfig",
+    "TextConfig",
 ]
 
 
@@ -73,6 +74,15 @@ class RouterLimitsConfig(BaseModel):
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
 
 
+class TextConfig(BaseModel):
+    """How texts are read: by the dense part of the decoder, in the router's process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kv_cache_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    max_tokens: int | None = Field(default=None, ge=2)  # None: the model's context
+
+
 class RouterConfig(BaseModel):
     """One application: the sparse layers of one model, and the shards that compute them."""
 
@@ -90,6 +100,7 @@ class RouterConfig(BaseModel):
     capacity: CapacityConfig = CapacityConfig()
     failures: FailureConfig = FailureConfig()
     limits: RouterLimitsConfig = RouterLimitsConfig()
+    text: TextConfig | None = TextConfig()  # None: texts are refused
     load_window_s: int = Field(default=300, ge=1, le=86400)
     drain_timeout_s: float = Field(default=10.0, ge=0)
 

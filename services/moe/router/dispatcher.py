@@ -29,10 +29,10 @@ from services.moe.router.metrics import RouterMetrics
 from services.runtime.errors import DeadlineExceeded, DependencyDown, Overloaded
 from services.runtime.offload import offload_if_large
 
-__all__ = ["Dispatched", "Dispatcher"]
+__all__ = ["INLINE_NUMBERS", "Dispatched", "Dispatcher"]
 
 # Numbers of a batch's hidden states; computing on more would hold up the event loop.
-_INLINE_NUMBERS = 1 << 18
+INLINE_NUMBERS = 1 << 18
 # A caller is told that experts are missing a moment before its own clock cuts the call.
 _MARGIN_SHARE, _MOST_MARGIN_S = 0.1, 0.25
 
@@ -138,7 +138,7 @@ class Dispatcher:
             del self._progress[batch]
 
     async def _offloaded(self, hidden: Tensor, work: Callable[[], T]) -> T:
-        return await offload_if_large(hidden.numel(), work, above=_INLINE_NUMBERS)
+        return await offload_if_large(hidden.numel(), work, above=INLINE_NUMBERS)
 
     @torch.inference_mode()
     def _plan(self, layer: int, hidden: Tensor) -> _Plan:

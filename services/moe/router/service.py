@@ -13,7 +13,7 @@ from torch import Tensor
 from services.moe.model_facts import ModelFacts
 from services.moe.router.analysis import TextAnalysis, analyze
 from services.moe.router.config import RouterConfig
-from services.moe.router.dispatcher import Dispatched, Dispatcher
+from services.moe.router.dispatcher import INLINE_NUMBERS, Dispatched, Dispatcher
 from services.moe.router.fleet import Fleet, Shard
 from services.moe.router.gates import LayerGates, Routed
 from services.moe.router.load import LoadWindow, WindowLoad
@@ -23,6 +23,7 @@ from services.moe.router.rebalancing import Rebalanced, Rebalancer
 from services.moe.router.text_routing import RoutedText, TextRouting
 from services.moe.router.token_classes import token_classes
 from services.runtime.errors import InvalidRequest
+from services.runtime.offload import offload_if_large
 
 __all__ = ["RouterService"]
 
@@ -100,9 +101,13 @@ class RouterService:
         hidden = hidden.to(self._device)
         return await self._dispatcher.dispatch(layer, hidden, source, deadline_s)
 
-    def route(self, layer: int, hidden: Tensor) -> Routed:
+    async def route(self, layer: int, hidden: Tensor) -> Routed:
         """Computes no expert, and counts as no load."""
-        return self._gates.route(layer, hidden.to(self._device))
+        return await offload_if_large(
+            hidden.numel(),
+            lambda: self._gates.route(layer, hidden.to(self._device)),
+            above=INLINE_NUMBERS,
+        )
 
     async def route_text(self, text: str, deadline_s: float) -> RoutedText:
         """Of all sparse layers. Raises `InvalidRequest`, and as `dispatch`."""

@@ -57,7 +57,7 @@ class RouterServicer:
         match request.WhichOneof("input"):
             case "hidden":
                 layer, hidden = self._layer_input(request.hidden, "hidden")
-                routed = self._service.route(layer, hidden)
+                routed = await self._service.route(layer, hidden)
                 answer.layers.append(messages.layer_routing(layer, routed))
             case "text":
                 found = await self._service.route_text(request.text, self._deadline_s(call))
