@@ -13,10 +13,11 @@ from typing import Any
 
 from ray import serve
 
-from services.generation.backend import Backend
+from services.generation.backend import Backend, Experts
 from services.generation.backends import load_backend
 from services.generation.config import GenerationConfig
 from services.generation.engine_errors import to_taxonomy
+from services.generation.remote_experts import RemoteExperts
 from services.generation.servicer import GenerationServicer
 from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
@@ -32,7 +33,9 @@ SERVICE = "orrery.v1.GenerationService"
 
 _LOG = logging.getLogger("orrery.generation")
 
-BackendLoader = Callable[[GenerationConfig, str, MetricsRegistry], Awaitable[Backend]]
+BackendLoader = Callable[
+    [GenerationConfig, str, MetricsRegistry, Experts | None], Awaitable[Backend]
+]
 
 
 class Generation:
@@ -44,7 +47,12 @@ class Generation:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
         registry = ServeRegistry({"service": "generation", "model": config.model_name})
-        backend = await load(config, settings.model_folder(config.model_path), registry)
+        experts = None
+        if config.moe is not None:
+            api_key = next(iter(settings.all_api_keys()), None)
+            experts = RemoteExperts(config.moe, api_key)
+        folder = settings.model_folder(config.model_path)
+        backend = await load(config, folder, registry, experts)
         policy = RpcPolicy(
             authenticator=settings.authenticator(),
             translate=to_taxonomy,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from services.engine.request import Request, RequestOutput
 
-__all__ = ["Backend", "BackendLoad", "CacheGeometry", "ModelInfo"]
+if TYPE_CHECKING:
+    from torch import Tensor, dtype
+
+__all__ = ["Backend", "BackendLoad", "CacheGeometry", "Experts", "ModelInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,24 @@ class BackendLoad:
     @property
     def prefix_cache_hit_rate(self) -> float:
         return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0
+
+
+class Experts(Protocol):
+    """What computes the sparse layers of a mixture of experts in place of the engine: a
+    `services.engine.layers.moe.SparseLayer` that is somewhere else.
+    """
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor: ...
+
+    def wait_until_ready(self) -> None:
+        """Raises `ExpertsUnavailableError` where it does not answer in time."""
+        ...
+
+    def check(self, weight_hash: str, dtype: dtype) -> None:
+        """Raises `ConfigError` where it computes other weights, or in another type."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Backend(Protocol):

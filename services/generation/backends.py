@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.engine.errors import ConfigError
-from services.generation.backend import Backend
+from services.generation.backend import Backend, Experts
 from services.generation.config import GenerationConfig
 from services.runtime.metrics import MetricsRegistry
 
@@ -11,9 +11,12 @@ __all__ = ["load_backend"]
 
 
 async def load_backend(
-    config: GenerationConfig, model_folder: str, registry: MetricsRegistry
+    config: GenerationConfig,
+    model_folder: str,
+    registry: MetricsRegistry,
+    experts: Experts | None = None,
 ) -> Backend:
-    """Loads the model off the event loop.
+    """Loads the model off the event loop. `experts`: what computes them where not this process.
 
     Raises `CheckpointError` or `ConfigError` of the engine, naming what is wrong; `ConfigError`
     too when the backend is not installed.
@@ -29,4 +32,4 @@ async def load_backend(
         return await VLLMBackend.start(config, model_folder, registry)
     from services.generation.native import NativeBackend
 
-    return await NativeBackend.start(config, model_folder, registry)
+    return await NativeBackend.start(config, model_folder, registry, experts)

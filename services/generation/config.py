@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.engine.config import EngineConfig
 
-__all__ = ["GenerationConfig", "RequestLimitsConfig", "VLLMConfig"]
+__all__ = ["GenerationConfig", "RemoteExpertsConfig", "RequestLimitsConfig", "VLLMConfig"]
 
 
 class VLLMConfig(BaseModel):
@@ -32,6 +32,17 @@ class VLLMConfig(BaseModel):
     quantization: str | None = None
     enable_prefix_caching: bool = True
     enforce_eager: bool = False
+
+
+class RemoteExpertsConfig(BaseModel):
+    """Where the `moe` service of this model is, and how long it is waited for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    application: str = Field(min_length=1)  # its router
+    grpc_target: str = "127.0.0.1:9000"
+    timeout_s: float = Field(default=20.0, gt=0)  # of one layer; after that: UNAVAILABLE
+    start_timeout_s: float = Field(default=120.0, gt=0)
 
 
 class RequestLimitsConfig(BaseModel):
@@ -57,6 +68,9 @@ class GenerationConfig(BaseModel):
     aliases: tuple[str, ...] = ()  # other names the model answers to
     backend: Literal["native", "vllm"] = "native"
     engine: EngineConfig = EngineConfig()
+    # Where the experts of a mixture are computed: in this process, or by the `moe` service.
+    experts: Literal["local", "service"] = "local"
+    moe: RemoteExpertsConfig | None = None
     vllm: VLLMConfig | None = None
     limits: RequestLimitsConfig = RequestLimitsConfig()
     drain_timeout_s: float = Field(default=20.0, ge=0)
@@ -67,6 +81,16 @@ class GenerationConfig(BaseModel):
             raise ValueError("engine: has no effect with backend 'vllm'; use the key vllm")
         if self.backend == "native" and self.vllm is not None:
             raise ValueError("vllm: has no effect with backend 'native'; use the key engine")
+        return self
+
+    @model_validator(mode="after")
+    def _service_of_experts_is_known(self) -> GenerationConfig:
+        if self.experts == "service" and self.backend == "vllm":
+            raise ValueError("experts: 'service' needs the backend 'native'")
+        if self.experts == "service" and self.moe is None:
+            raise ValueError("moe: expected the application that computes the experts")
+        if self.experts == "local" and self.moe is not None:
+            raise ValueError("moe: has no effect with experts 'local'")
         return self
 
     def serves(self, model: str) -> bool:

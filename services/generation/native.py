@@ -10,7 +10,7 @@ from services.engine.engine import LLMEngine
 from services.engine.kv_cache import bytes_per_block
 from services.engine.request import Request, RequestOutput, SamplingParams
 from services.engine.tokenizer import Tokenizer
-from services.generation.backend import BackendLoad, CacheGeometry, ModelInfo
+from services.generation.backend import BackendLoad, CacheGeometry, Experts, ModelInfo
 from services.generation.config import GenerationConfig
 from services.generation.engine_metrics import EngineMetrics
 from services.runtime.metrics import MetricsRegistry
@@ -21,7 +21,8 @@ __all__ = ["NativeBackend"]
 class NativeBackend:
     """A `services.generation.backend.Backend` over an `LLMEngine`, which it then owns."""
 
-    def __init__(self, engine: LLMEngine) -> None:
+    def __init__(self, engine: LLMEngine, experts: Experts | None = None) -> None:
+        self._experts = experts
         assert engine.tokenizer is not None
         self._tokenizer: Tokenizer = engine.tokenizer
         self._info = _model_info(engine)
@@ -29,19 +30,32 @@ class NativeBackend:
 
     @classmethod
     async def start(
-        cls, config: GenerationConfig, model_folder: str, registry: MetricsRegistry
+        cls,
+        config: GenerationConfig,
+        model_folder: str,
+        registry: MetricsRegistry,
+        experts: Experts | None = None,
     ) -> NativeBackend:
-        """Loads and warms up a model in a thread. Raises `CheckpointError` or `ConfigError`."""
+        """Loads and warms up a model in a thread. `experts` are this backend's to close.
+
+        Raises `CheckpointError` or `ConfigError`, or `ExpertsUnavailableError`.
+        """
         metrics = EngineMetrics(registry)
 
         def load() -> LLMEngine:
-            engine = LLMEngine.from_pretrained(model_folder, config.engine, stats=metrics)
+            if experts is not None:
+                experts.wait_until_ready()
+            engine = LLMEngine.from_pretrained(
+                model_folder, config.engine, stats=metrics, sparse_layer=experts
+            )
+            if experts is not None:
+                experts.check(engine.model.weight_hash, engine.model.dtype)
             _warm_up(engine)
             return engine
 
         engine = await asyncio.to_thread(load)
         metrics.recording = True
-        return cls(engine)
+        return cls(engine, experts)
 
     @property
     def info(self) -> ModelInfo:
@@ -83,6 +97,8 @@ class NativeBackend:
 
     async def close(self) -> None:
         await self._engine.close()
+        if self._experts is not None:
+            self._experts.close()
 
 
 def _warm_up(engine: LLMEngine) -> None:

@@ -17,6 +17,9 @@ from services.runtime.model_files import ModelFolderError
 
 __all__ = ["ModelFacts", "read_model_facts"]
 
+# What rows may take of a message: the platform passes 16 MiB on.
+_MAX_MESSAGE_BYTES = 15 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -34,6 +37,11 @@ class ModelFacts:
     def num_experts(self) -> int:
         """Of each layer."""
         return self.gating.num_experts
+
+    @property
+    def max_message_rows(self) -> int:
+        """Rows that one message can carry."""
+        return max(1, _MAX_MESSAGE_BYTES // (self.hidden_size * self.dtype.itemsize))
 
     @property
     def keys(self) -> list[ExpertKey]:

@@ -7,13 +7,15 @@ from typing import Any
 from ray import serve
 
 from services.generation.app import bind
-from services.generation.backend import Backend
+from services.generation.backend import Backend, Experts
 from services.generation.config import GenerationConfig
 from services.runtime.metrics import MetricsRegistry
 from tests.fakes.toy_backend import ToyBackend, ToySettings
 
 
-async def _load_toy(_: GenerationConfig, _folder: str, _registry: MetricsRegistry) -> Backend:
+async def _load_toy(
+    _: GenerationConfig, _folder: str, _registry: MetricsRegistry, _experts: Experts | None
+) -> Backend:
     backend = ToyBackend(ToySettings(step_s=0.01))
     backend.dies_on = "DIE"
     return backend

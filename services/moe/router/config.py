@@ -68,7 +68,7 @@ class RouterLimitsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_tokens: int = Field(default=4096, ge=1)  # rows of one message
+    max_tokens: int | None = Field(default=None, ge=1)  # of a call; None: what a message holds
     max_text_bytes: int = Field(default=16 << 10, ge=1)  # UTF-8, before it is tokenized
     max_waiting_tokens: int = Field(default=1 << 16, ge=1)  # of all calls; beyond it: Overloaded
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline

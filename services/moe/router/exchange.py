@@ -42,8 +42,6 @@ from services.runtime.errors import (
 __all__ = ["Exchange", "ExpertRows", "Progress"]
 
 _RETRY_AFTER_S = 1.0
-# Of the rows in one call: half of what a message of the platform may hold.
-_MAX_CALL_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,12 +96,18 @@ class Exchange:
     """The way to the experts of one model. Used from one event loop."""
 
     def __init__(
-        self, fleet: Fleet, config: FailureConfig, load: LoadWindow, metrics: RouterMetrics
+        self,
+        fleet: Fleet,
+        config: FailureConfig,
+        load: LoadWindow,
+        metrics: RouterMetrics,
+        max_rows: int,
     ) -> None:
         self.fleet = fleet
         self.config = config
         self.load = load
         self.metrics = metrics
+        self.max_rows = max_rows  # of one call
         self.num_attempts = 0  # under way
         self._turn = 0
 
@@ -125,10 +129,6 @@ class Exchange:
         self._turn += 1
         return self._turn
 
-    def max_rows(self, hidden: Tensor) -> int:
-        """Of one call."""
-        return max(1, _MAX_CALL_BYTES // (hidden.shape[1] * hidden.dtype.itemsize))
-
 
 class _Batch:
     """One batch under way."""
@@ -141,7 +141,7 @@ class _Batch:
         self._work = work
         self._progress = progress
         self._follower = follower
-        self._max_rows = exchange.max_rows(work.hidden)
+        self._max_rows = exchange.max_rows
         self._turn = exchange.next_turn()
         self._attempts: dict[asyncio.Task[Tensor], _Attempt] = {}
         self._waiting: list[_Piece] = []  # for a shard that can be asked

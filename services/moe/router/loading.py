@@ -69,7 +69,7 @@ async def start_router(
         raise NotReady(f"shards: {error}") from error
     load = LoadWindow(model.layers, model.num_experts, config.shards, config.load_window_s)
     fleet = Fleet(clients, PlacementTable(homes), model.weight_hash, config.failures)
-    exchange = Exchange(fleet, config.failures, load, metrics)
+    exchange = Exchange(fleet, config.failures, load, metrics, model.max_message_rows)
     capacity = None
     if config.capacity.factor is not None:
         capacity = Capacity(config.capacity.factor, config.capacity.policy, model.gating.scores)
@@ -84,7 +84,6 @@ async def start_router(
             enable_prefix_caching=False,  # every token is to be routed
             max_model_len=config.text.max_tokens,
             max_num_seqs=1,
-            max_num_batched_tokens=config.limits.max_tokens,
         )
         source = object()
         service.texts = TrunkRouting(

@@ -61,6 +61,12 @@ class RouterService:
         return self._model
 
     @property
+    def max_tokens(self) -> int:
+        """Of one call."""
+        most = self._model.max_message_rows
+        return min(self._config.limits.max_tokens or most, most)
+
+    @property
     def dispatcher(self) -> Dispatcher:
         return self._dispatcher
 

@@ -195,7 +195,7 @@ class RouterServicer:
             layers=model.layers,
             dtype=dtype_number(model.dtype),
             bytes_per_expert=model.bytes_per_expert,
-            max_tokens=config.limits.max_tokens,
+            max_tokens=self._service.max_tokens,
             max_text_bytes=config.limits.max_text_bytes,
             capacity_factor=config.capacity.factor or 0.0,
             capacity_policy=messages.capacity_policy(config.capacity),
@@ -219,8 +219,8 @@ class RouterServicer:
         )
 
     def _layer_input(self, message: pb.LayerInput, field: str) -> messages.LayerInput:
-        limits = self._config.limits
-        return messages.layer_input(message, self._service.model, limits.max_tokens, field)
+        service = self._service
+        return messages.layer_input(message, service.model, service.max_tokens, field)
 
     def _deadline_s(self, call: Call) -> float:
         return time.monotonic() + call.left_s(self._config.limits.default_timeout_s)

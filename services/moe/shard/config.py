@@ -21,6 +21,5 @@ class ShardConfig(BaseModel):
     num_threads: int | None = Field(default=None, ge=1, le=1024)  # None: cores of this process
     max_expert_bytes: int | None = Field(default=None, ge=1)  # None: all experts of the model
     max_waiting: int = Field(default=256, ge=1)  # calls in line; beyond it: Overloaded
-    max_rows: int = Field(default=1 << 16, ge=1)  # of one call
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
     drain_timeout_s: float = Field(default=5.0, ge=0)

@@ -24,7 +24,7 @@ def check_weight_hash(weight_hash: str, model: ModelFacts) -> None:
         )
 
 
-def expert_rows(request: pb.ComputeRequest, model: ModelFacts, max_rows: int) -> ExpertRows:
+def expert_rows(request: pb.ComputeRequest, model: ModelFacts) -> ExpertRows:
     """The work that a request asks for. Raises `InvalidRequest` naming the field."""
     check_weight_hash(request.weight_hash, model)
     _check_layer(request.layer, model, "layer")
@@ -40,7 +40,8 @@ def expert_rows(request: pb.ComputeRequest, model: ModelFacts, max_rows: int) ->
         _check_expert(expert, model, "expert_ids")
     if 0 in counts:
         raise InvalidRequest("num_rows: expected 1 or more for each expert", field="num_rows")
-    rows = read_rows(request.rows, RowsFormat(model.hidden_size, model.dtype, max_rows), "rows")
+    expected = RowsFormat(model.hidden_size, model.dtype, model.max_message_rows)
+    rows = read_rows(request.rows, expected, "rows")
     check_finite(rows, "rows")
     if sum(counts) != len(rows):
         raise InvalidRequest(

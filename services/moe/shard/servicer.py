@@ -46,7 +46,7 @@ class ShardServicer:
     @unary(pb.ComputeResponse)
     async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
         """Rows through their experts."""
-        work = messages.expert_rows(request, self._model, self._config.max_rows)
+        work = messages.expert_rows(request, self._model)
         done = await self._service.compute(work, self._deadline_s(call))
         return pb.ComputeResponse(
             request_id=call.request_id,
