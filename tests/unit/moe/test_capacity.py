@@ -55,7 +55,8 @@ def reference(
                 kept[t][j] = True
                 has[t].add(expert)
                 room[expert] -= 1
-    weights = [[w if ok else 0.0 for w, ok in zip(*row)] for row in zip(weights, kept)]
+    for t in range(num_tokens):
+        weights[t] = [w if ok else 0.0 for w, ok in zip(weights[t], kept[t], strict=True)]
     return ids, weights
 
 

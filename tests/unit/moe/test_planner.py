@@ -92,7 +92,7 @@ def test_plan_evens_out_a_zipf_load_by_replicas_of_the_hot_experts() -> None:
 def test_plan_evens_out_each_layer_too() -> None:
     """A layer waits for its slowest shard: even sums over layers are not enough."""
     keys = keys_of(4, 8)
-    loads = {key: 100.0 for key in keys}
+    loads = dict.fromkeys(keys, 100.0)
     current = {key: (f"shard-{key.layer}",) for key in keys}
     places = {f"shard-{i}": 8 for i in range(4)}
     loads[ExpertKey(0, 0)] = 300.0
@@ -119,4 +119,4 @@ def test_plan_without_load_keeps_the_placement() -> None:
 def test_plan_refuses_what_does_not_fit() -> None:
     keys = keys_of(2, 4)
     with pytest.raises(NoPlacementError, match="8 experts need as many places; the shards have 6"):
-        plan(dict.fromkeys(keys, 1.0), {"a": 3, "b": 3}, {key: ("a",) for key in keys})
+        plan(dict.fromkeys(keys, 1.0), {"a": 3, "b": 3}, dict.fromkeys(keys, ("a",)))
