@@ -58,6 +58,7 @@ class FailureConfig(BaseModel):
     hedge_floor_s: float = Field(default=0.02, ge=0)  # but not before
     # How long after a shard was lost calls still wait for it to be replaced.
     replacement_timeout_s: float = Field(default=30.0, gt=0)
+    start_timeout_s: float = Field(default=60.0, gt=0)  # how long shards are waited for at start
     probe_interval_s: float = Field(default=2.0, gt=0)  # of shards that answer
     probe_lost_interval_s: float = Field(default=0.2, gt=0)  # of those that do not
     load_timeout_s: float = Field(default=120.0, gt=0)  # of LoadExperts and DropExperts

@@ -62,7 +62,7 @@ async def start_router(
     """Finds the shards, and looks after them from then on. Raises `NotReady` where those that
     answer in time cannot hold all experts.
     """
-    reports = await _reports(clients, config.failures.replacement_timeout_s)
+    reports = await _reports(clients, config.failures.start_timeout_s)
     try:
         homes = first_homes(model, reports)
     except ValueError as error:

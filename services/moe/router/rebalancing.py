@@ -99,6 +99,15 @@ class Rebalancer:
                 stage="rebalance",
             ) from None
 
+    async def move_to(self, homes: Homes) -> None:
+        """Applies a placement that somebody else has planned. Raises `DependencyDown` where a shard
+        is lost on the way, `NoRoomError`.
+        """
+        async with self._fleet.moving:
+            places = self._places(None)
+            for step in rounds(self._fleet.table.current.homes, homes, self._room(places)):
+                await self._apply(step)
+
     async def _rebalance(self, max_shard_bytes: int | None, dry_run: bool) -> Rebalanced:
         before = self._fleet.table.current.homes
         loads = self._load.total().by_key(self._layers)
@@ -109,9 +118,8 @@ class Rebalancer:
         except (NoPlacementError, NoRoomError) as error:
             raise InvalidRequest(f"max_shard_bytes: {error}", field="max_shard_bytes") from error
         adds, drops = changes(before, after)
-        if not dry_run:
-            for step in steps:
-                await self._apply(step)
+        for step in [] if dry_run else steps:
+            await self._apply(step)
         return Rebalanced(
             version=self._fleet.table.current.version,
             applied=bool(steps) and not dry_run,

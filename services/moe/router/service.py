@@ -51,7 +51,7 @@ class RouterService:
         self._load = load
         self._metrics = metrics
         self._device = torch.device(config.device)
-        self._rebalancer = Rebalancer(fleet, load, model.layers, model.bytes_per_expert, metrics)
+        self.rebalancer = Rebalancer(fleet, load, model.layers, model.bytes_per_expert, metrics)
         self._gauges: asyncio.Task[None] | None = None
         # Set once, where texts can be read: it needs the dispatch, which is here.
         self.texts: TextRouting | None = None
@@ -139,7 +139,7 @@ class RouterService:
         self, max_shard_bytes: int | None, *, dry_run: bool, deadline_s: float
     ) -> Rebalanced:
         """Raises as `Rebalancer.rebalance`."""
-        return await self._rebalancer.rebalance(
+        return await self.rebalancer.rebalance(
             max_shard_bytes, dry_run=dry_run, deadline_s=deadline_s
         )
 

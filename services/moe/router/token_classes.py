@@ -8,6 +8,8 @@ from typing import Final
 
 __all__ = ["TOKEN_CLASSES", "token_classes"]
 
+_NO_CHARACTER = "\ufffd"  # where a token is a part of one
+
 TOKEN_CLASSES: Final = ("word", "word_part", "number", "punctuation", "space", "other")
 
 
@@ -27,6 +29,8 @@ def _token_class(text: str, before: str) -> str:
     content = text.strip()
     if not content:
         return "space" if text else "other"
+    if _NO_CHARACTER in content:
+        return "other"
     kinds = {unicodedata.category(character)[0] for character in content}
     if "L" in kinds:
         goes_on = before[-1:].isalpha() and not text[0].isspace()

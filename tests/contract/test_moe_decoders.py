@@ -1,0 +1,240 @@
+"""Decoders whose experts are the service's: the tokens of `experts: local`, whatever happens to the
+shards meanwhile, or an error that says so.
+
+Real engines, real gRPC servers; the shards that are killed are processes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orrery.v1 import moe_pb2 as pb
+from services.engine.errors import ExpertsUnavailableError
+from services.moe.router.placement import Homes
+from tests.contract.moe_served import Decoder, is_idle, prompts, remote_experts, served_moe
+from tests.fakes.moe_cluster import FAILURES, RunningCluster, moe_cluster_in_thread
+from tests.fakes.moe_model import moe_folder
+from tests.fakes.moe_shard_process import ShardProcess
+
+NUM_DECODERS = 3
+Tokens = dict[tuple[int, ...], list[int] | None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return moe_folder(tmp_path_factory.mktemp("moe") / "model")
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path) -> Tokens:
+    """What the model says with its experts in this process."""
+    asked = prompts(50)
+    return dict(zip(map(tuple, asked), Decoder(folder).generate(asked), strict=True))
+
+
+@contextmanager
+def decoders(target: str, folder: Path, timeout_s: float = 20.0) -> Iterator[Callable[..., Tokens]]:
+    """Several, each with a stream of its own. The function has them answer prompts together, and
+    calls `in_the_middle` in this thread meanwhile.
+    """
+    with ExitStack() as stack:
+        engines = [
+            Decoder(folder, stack.enter_context(remote_experts(target, timeout_s)))
+            for _ in range(NUM_DECODERS)
+        ]
+        threads = stack.enter_context(ThreadPoolExecutor(NUM_DECODERS))
+
+        def generate(
+            asked: list[tuple[int, ...]], in_the_middle: Callable[[], None] | None = None
+        ) -> Tokens:
+            begun = threading.Event()
+            parts = [asked[number::NUM_DECODERS] for number in range(NUM_DECODERS)]
+            running = [
+                threads.submit(engine.generate, part, on_step=begun.set)
+                for engine, part in zip(engines, parts, strict=True)
+            ]
+            if in_the_middle is not None:
+                assert begun.wait(30)
+                in_the_middle()
+            found: Tokens = {}
+            for part, answers in zip(parts, running, strict=True):
+                found |= dict(zip(part, answers.result(timeout=120), strict=True))
+            return found
+
+        yield generate
+
+
+async def held_by(target: str) -> bool:
+    async with served_moe(target, routed=False) as served:
+        return not is_idle(await served.wait_until_idle(5.0))
+
+
+@pytest.mark.parametrize("num_shards", [2, 4])
+def test_tokens_are_those_of_local_experts(folder: Path, local: Tokens, num_shards: int) -> None:
+    with moe_cluster_in_thread(folder, num_shards=num_shards) as cluster:
+        with decoders(cluster.target, folder) as generate:
+            assert generate(list(local)) == local
+        assert not asyncio.run(held_by(cluster.target))
+
+
+def test_decoders_share_batches(folder: Path, local: Tokens) -> None:
+    with moe_cluster_in_thread(folder, batching={"window_s": 0.005}) as cluster:
+        with decoders(cluster.target, folder) as generate:
+            assert generate(list(local)) == local
+        calls = cluster.registry.collector.get_sample_value(
+            "orrery_moe_batch_calls_sum", {"service": "moe", "model": "tiny-moe"}
+        )
+        batches = cluster.registry.collector.get_sample_value(
+            "orrery_moe_batch_calls_count", {"service": "moe", "model": "tiny-moe"}
+        )
+    assert calls is not None
+    assert batches is not None
+    assert calls > batches
+
+
+def test_tokens_are_the_same_while_experts_move(folder: Path, local: Tokens) -> None:
+    with moe_cluster_in_thread(folder, num_shards=3) as cluster:
+        names = list(cluster.shards)
+
+        def move_them_about() -> None:
+            for number in range(6):
+                keys = cluster.service.placement.homes
+                homes: Homes = {
+                    key: tuple(names[(place + number + more) % 3] for more in range(1 + place % 2))
+                    for place, key in enumerate(keys)
+                }
+                moving = cluster.service.rebalancer.move_to(homes)
+                asyncio.run_coroutine_threadsafe(moving, cluster.loop).result(timeout=30)
+                for name, shard in cluster.shards.items():
+                    held = set(shard.service.store.keys)
+                    assert held == {key for key, shards in homes.items() if name in shards}
+
+        with decoders(cluster.target, folder) as generate:
+            assert generate(list(local), move_them_about) == local
+        assert cluster.service.placement.version > 6
+
+
+@contextmanager
+def shard_processes(folder: Path, count: int) -> Iterator[dict[str, ShardProcess]]:
+    processes = {f"shard-{number}": ShardProcess(folder) for number in range(count)}
+    try:
+        for process in processes.values():
+            process.start()
+        yield processes
+    finally:
+        for process in processes.values():
+            process.kill()
+
+
+def on_processes(
+    folder: Path, processes: dict[str, ShardProcess], **settings: Any
+) -> AbstractContextManager[RunningCluster]:
+    targets = {name: process.target for name, process in processes.items()}
+    return moe_cluster_in_thread(folder, shard_targets=targets, **settings)
+
+
+def replicate_all(cluster: RunningCluster) -> None:
+    homes = {key: tuple(cluster.service.shards) for key in cluster.service.placement.homes}
+    moving = cluster.service.rebalancer.move_to(homes)
+    asyncio.run_coroutine_threadsafe(moving, cluster.loop).result(timeout=30)
+
+
+def test_a_killed_shard_is_waited_for_until_it_is_replaced(folder: Path, local: Tokens) -> None:
+    with (
+        shard_processes(folder, 2) as processes,
+        on_processes(folder, processes) as cluster,
+        decoders(cluster.target, folder, timeout_s=60.0) as generate,
+    ):
+
+        def kill_and_replace() -> None:
+            processes["shard-1"].kill()
+            processes["shard-1"].start()
+
+        assert generate(list(local), kill_and_replace) == local
+        assert not asyncio.run(held_by(cluster.target))
+
+
+def test_a_killed_shard_is_not_missed_where_its_experts_have_replicas(
+    folder: Path, local: Tokens
+) -> None:
+    with (
+        shard_processes(folder, 2) as processes,
+        on_processes(folder, processes) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        replicate_all(cluster)
+        assert generate(list(local), processes["shard-0"].kill) == local
+
+
+def test_a_shard_that_stays_away_ends_requests_as_unavailable(folder: Path, local: Tokens) -> None:
+    failures = FAILURES.model_copy(update={"replacement_timeout_s": 0.5})
+    with (
+        shard_processes(folder, 2) as processes,
+        on_processes(folder, processes, failures=failures) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        found = generate(list(local), processes["shard-1"].kill)
+        assert None in found.values()
+        assert all(tokens in (None, local[prompt]) for prompt, tokens in found.items())
+        assert not asyncio.run(held_by(cluster.target))
+        processes["shard-1"].start()
+        asyncio.run(found_again(cluster.target))
+        assert generate(list(local)) == local
+
+
+def test_a_silent_shard_is_hedged_where_its_experts_have_replicas(
+    folder: Path, local: Tokens
+) -> None:
+    with (
+        shard_processes(folder, 2) as processes,
+        on_processes(folder, processes) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        replicate_all(cluster)
+        assert generate(list(local)) == local  # how long a call usually takes
+        assert generate(list(local), processes["shard-0"].stop) == local
+
+
+async def found_again(target: str) -> None:
+    async with served_moe(target, routed=False) as served, asyncio.timeout(60):
+        while True:
+            answer = await served.call("GetPlacement", pb.GetPlacementRequest())
+            if all(s.reachable and s.num_experts for s in answer.shards):
+                return
+            await asyncio.sleep(0.1)
+
+
+def test_a_router_started_anew_goes_on_from_what_the_shards_hold(
+    folder: Path, local: Tokens
+) -> None:
+    with shard_processes(folder, 2) as processes:
+        with on_processes(folder, processes) as cluster:
+            replicate_all(cluster)
+        with on_processes(folder, processes) as cluster:
+            homes = cluster.service.placement.homes
+            assert all(len(shards) == 2 for shards in homes.values())
+            with decoders(cluster.target, folder) as generate:
+                asked = list(local)[:10]
+                assert generate(asked) == {prompt: local[prompt] for prompt in asked}
+
+
+def test_a_router_that_is_not_there_ends_requests_as_unavailable(folder: Path) -> None:
+    with moe_cluster_in_thread(folder) as cluster:
+        with remote_experts(cluster.target, timeout_s=0.5) as experts:
+            decoder = Decoder(folder, experts)
+            assert decoder.generate([[5, 6, 7]]) != [None]
+            cluster_is_gone = decoder
+    assert cluster_is_gone.generate([[5, 6, 7]]) == [None]
+    with (
+        remote_experts("127.0.0.1:9", timeout_s=0.3) as experts,
+        pytest.raises(ExpertsUnavailableError, match="cannot be reached"),
+    ):
+        Decoder(folder, experts)
