@@ -53,9 +53,9 @@ class ServedMoe:
     def stub(self) -> MoeRouterServiceStub:
         return MoeRouterServiceStub(self.channel)
 
-    async def call(self, name: str, request: Any, timeout: float = 60.0) -> Any:
+    async def call(self, name: str, request: Any) -> Any:
         """One unary RPC by its name."""
-        return await getattr(self.stub, name)(request, metadata=self.metadata, timeout=timeout)
+        return await getattr(self.stub, name)(request, metadata=self.metadata, timeout=60)
 
     def hidden(self, num_tokens: int, seed: int = 0) -> Tensor:
         """Hidden states as the model's layers get them."""

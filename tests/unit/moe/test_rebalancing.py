@@ -158,7 +158,7 @@ async def test_experts_of_a_lost_shard_are_brought_home() -> None:
     async with rig() as r:
         r.shards["shard-0"].gone = True
         while r.fleet.shards["shard-0"].lost_s is None:
-            await asyncio.sleep(0.01)
+            await r.fleet.change
         done = await r.rebalance()
         assert done.applied
         homes = r.fleet.table.current.homes
@@ -181,10 +181,9 @@ async def test_a_shard_lost_on_the_way_leaves_a_placement_that_holds() -> None:
         shard.load = loads  # type: ignore[method-assign]
         shard.restart()
         await r.traffic()
-        while any(
-            set(s.store.keys) != r.fleet.table.current.held_by(n) for n, s in r.shards.items()
-        ):
-            await asyncio.sleep(0.02)
+        for found in r.fleet.shards.values():
+            await r.fleet.probe(found)
+        r.check_held()
 
 
 async def test_time_that_is_up_leaves_a_placement_that_holds() -> None:
