@@ -5,6 +5,8 @@ Knows no exporter.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from services.moe.router.load import WindowLoad
 from services.moe.router.planner import max_over_mean
 from services.runtime.metrics import TOKEN_LATENCY_BUCKETS_S, MetricsRegistry
@@ -46,10 +48,13 @@ class RouterMetrics:
         self._hedges = counter("moe_hedged_total", "Calls repeated because one took too long.")
         self._version = gauge("moe_placement_version", "Of the placement that holds.")
         self._moves = counter("moe_expert_moves_total", "Experts taken up or given up.")
+        self._new_tokens: Counter[int] = Counter()  # since the last flush, by layer
+        self._new_dropped: Counter[int] = Counter()
+        self._new_rows: Counter[str] = Counter()  # by shard
 
     def computed(self, shard: str, num_rows: int) -> None:
         """A shard has answered."""
-        self._shard_rows.inc(num_rows, shard=shard)
+        self._new_rows[shard] += num_rows
 
     def failed(self, shard: str, reason: str) -> None:
         """A call to a shard has failed."""
@@ -61,8 +66,8 @@ class RouterMetrics:
 
     def batch(self, layer: int, num_calls: int, num_tokens: int, num_dropped: int) -> None:
         """A batch is done."""
-        self._tokens.inc(num_tokens, layer=str(layer))
-        self._dropped.inc(num_dropped, layer=str(layer))
+        self._new_tokens[layer] += num_tokens
+        self._new_dropped[layer] += num_dropped
         self._batch_tokens.observe(num_tokens)
         self._batch_calls.observe(num_calls)
 
@@ -75,8 +80,11 @@ class RouterMetrics:
         self._version.set(version)
         self._moves.inc(num_moves)
 
-    def window(self, layers: tuple[int, ...], load: WindowLoad) -> None:
-        """Now and then: the gauges that look back."""
+    def flush(self, layers: tuple[int, ...], load: WindowLoad) -> None:
+        """Now and then: the gauges that look back, and the counters of every layer and shard.
+
+        Those count many thousand times a second; an exporter is not told of each.
+        """
         entropies = load.mean_entropies()
         for row, layer in enumerate(layers):
             label = str(layer)
@@ -85,3 +93,7 @@ class RouterMetrics:
             self._entropy.set(float(entropies[row]), layer=label)
             dropped = float(load.num_dropped[row])
             self._dropped_fraction.set(dropped / chosen if chosen else 0.0, layer=label)
+            self._tokens.inc(self._new_tokens.pop(layer, 0), layer=label)
+            self._dropped.inc(self._new_dropped.pop(layer, 0), layer=label)
+        for shard in list(self._new_rows):
+            self._shard_rows.inc(self._new_rows.pop(shard), shard=shard)

@@ -27,7 +27,7 @@ from services.runtime.offload import offload_if_large
 
 __all__ = ["RouterService"]
 
-_GAUGES_INTERVAL_S = 5.0
+_METRICS_INTERVAL_S = 5.0
 
 
 class RouterService:
@@ -52,7 +52,7 @@ class RouterService:
         self._metrics = metrics
         self._device = torch.device(config.device)
         self.rebalancer = Rebalancer(fleet, load, model.layers, model.bytes_per_expert, metrics)
-        self._gauges: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
         # Set once, where texts can be read: it needs the dispatch, which is here.
         self.texts: TextRouting | None = None
 
@@ -88,13 +88,13 @@ class RouterService:
         """Begins to look after the shards."""
         self._fleet.start()
         self._metrics.placed(self.placement.version, 0)
-        self._gauges = asyncio.create_task(self._keep_gauges())
+        self._flushing = asyncio.create_task(self._keep_metrics())
 
     async def close(self) -> None:
         """Ends what is under way."""
-        if self._gauges is not None:
-            self._gauges.cancel()
-            await asyncio.gather(self._gauges, return_exceptions=True)
+        if self._flushing is not None:
+            self._flushing.cancel()
+            await asyncio.gather(self._flushing, return_exceptions=True)
         if self.texts is not None:
             await self.texts.close()
         await self._dispatcher.close()
@@ -157,7 +157,7 @@ class RouterService:
         if len(text) > limit or len(text.encode(errors="replace")) > limit:
             raise InvalidRequest(f"text: expected at most {limit} bytes of UTF-8", field="text")
 
-    async def _keep_gauges(self) -> None:
+    async def _keep_metrics(self) -> None:
         while True:
-            self._metrics.window(self._model.layers, self._load.total())
-            await asyncio.sleep(_GAUGES_INTERVAL_S)
+            self._metrics.flush(self._model.layers, self._load.total())
+            await asyncio.sleep(_METRICS_INTERVAL_S)
