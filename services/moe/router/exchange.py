@@ -161,7 +161,7 @@ class _Batch:
             )
             for task in self._attempts.keys() & done:
                 self._finish(task)
-            if change in done:
+            if change.done():  # also where what just failed has changed it
                 self._leave_lost()
             self._hedge()
         return self._out

@@ -59,8 +59,8 @@ def rounds(before: Homes, after: Homes, places: Mapping[str, int]) -> Iterator[R
         for shard in shards:
             free[shard] = free.get(shard, 0) - 1
     while adds or drops:
-        chosen = _fitting(adds, drops, free) or _through_a_reserve(adds, drops, free)
-        adds = [move for move in adds if move not in set(chosen)]
+        chosen = set(_fitting(adds, drops, free) or _through_a_reserve(adds, drops, free))
+        adds = [move for move in adds if move not in chosen]
         arriving = {move.key for move in adds}
         leaving = [move for move in drops if move.key not in arriving]
         if not chosen and not leaving:
@@ -73,7 +73,7 @@ def rounds(before: Homes, after: Homes, places: Mapping[str, int]) -> Iterator[R
             now[key].remove(shard)
             free[shard] += 1
         homes = after if not adds and not drops else {k: tuple(v) for k, v in now.items()}
-        yield Round(tuple(chosen), tuple(leaving), homes)
+        yield Round(tuple(sorted(chosen)), tuple(leaving), homes)
 
 
 def _fitting(adds: Iterable[Move], drops: Iterable[Move], free: Mapping[str, int]) -> list[Move]:
