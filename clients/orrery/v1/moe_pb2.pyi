@@ -219,12 +219,14 @@ class ExpertMove(_message.Message):
     def __init__(self, layer: _Optional[int] = ..., expert: _Optional[int] = ..., shard: _Optional[str] = ..., added: _Optional[bool] = ...) -> None: ...
 
 class ShardBalance(_message.Message):
-    __slots__ = ("max_over_mean", "num_rows")
+    __slots__ = ("max_over_mean", "num_rows", "layers_max_over_mean")
     MAX_OVER_MEAN_FIELD_NUMBER: _ClassVar[int]
     NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_MAX_OVER_MEAN_FIELD_NUMBER: _ClassVar[int]
     max_over_mean: float
     num_rows: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, max_over_mean: _Optional[float] = ..., num_rows: _Optional[_Iterable[int]] = ...) -> None: ...
+    layers_max_over_mean: float
+    def __init__(self, max_over_mean: _Optional[float] = ..., num_rows: _Optional[_Iterable[int]] = ..., layers_max_over_mean: _Optional[float] = ...) -> None: ...
 
 class RebalanceResponse(_message.Message):
     __slots__ = ("request_id", "model", "version", "applied", "before", "after", "moves")

@@ -153,7 +153,9 @@ def _shard_status(shard: Shard, num_rows: int) -> pb.ShardStatus:
 
 def _balance(balance: Balance) -> pb.ShardBalance:
     return pb.ShardBalance(
-        max_over_mean=balance.max_over_mean, num_rows=[round(rows) for rows in balance.rows]
+        max_over_mean=balance.max_over_mean,
+        num_rows=[round(rows) for rows in balance.rows],
+        layers_max_over_mean=balance.layers_max_over_mean,
     )
 
 

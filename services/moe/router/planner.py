@@ -3,8 +3,8 @@
 Greedy bin packing with replication of hot experts, as DeepSeek's EPLB does it (Dai et al. 2024,
 DeepSeek-V3, arXiv:2412.19437, section 3.4): the expert with the most tokens per copy gets another
 copy, until the shards can be even; then all copies, the heaviest first, go each to the shard that
-has least. A copy's tokens are an equal part of its expert's. Because a layer waits for its slowest
-shard, a shard's load within the layer counts as much as its load over all layers.
+has least. A copy's tokens are an equal part of its expert's. A layer's answer waits for its slowest
+shard, so a plan is chosen by how even the load is within the layers and over all of them.
 
 A pure function of numbers: knows nothing of calls, clocks or shards' memory in bytes.
 """
@@ -20,12 +20,21 @@ import numpy.typing as npt
 from services.moe.expert_key import ExpertKey
 from services.moe.router.placement import Homes
 
-__all__ = ["LoadByKey", "NoPlacementError", "max_over_mean", "plan", "shard_loads"]
+__all__ = [
+    "LoadByKey",
+    "NoPlacementError",
+    "layers_max_over_mean",
+    "max_over_mean",
+    "plan",
+    "shard_loads",
+]
 
 LoadByKey = Mapping[ExpertKey, float]  # tokens of every expert of the model
 
 # Even enough: copies beyond it cost memory and gain nothing that can be measured.
 _EVEN = 1.05
+# A plan with more copies is taken only where it is so much more even.
+_GAIN = 0.02
 # Of a shard's mean load: below it, an expert stays where it is rather than move.
 _STICKINESS = 0.02
 
@@ -44,7 +53,7 @@ class _Bins:
     total: npt.NDArray[np.float64]
 
 
-def shard_loads(homes: Homes, loads: LoadByKey, shards: Iterator[str] | list[str]) -> list[float]:
+def shard_loads(homes: Homes, loads: LoadByKey, shards: list[str]) -> list[float]:
     """Tokens that fall on each shard, those of a copied expert in equal parts."""
     found = dict.fromkeys(shards, 0.0)
     for key, load in loads.items():
@@ -60,6 +69,17 @@ def max_over_mean(loads: list[float] | npt.NDArray[np.float64]) -> float:
     return float(np.max(loads)) * len(loads) / total if total else 0.0
 
 
+def layers_max_over_mean(homes: Homes, loads: LoadByKey, shards: list[str]) -> float:
+    """The busiest shard over the mean within each layer, the layers weighted by their tokens: what
+    waiting for the slowest shard costs. At least `max_over_mean` of all layers together.
+    """
+    busiest, total = 0.0, sum(loads.values())
+    for layer in {key.layer for key in loads}:
+        of_layer = {key: load for key, load in loads.items() if key.layer == layer}
+        busiest += max(shard_loads(homes, of_layer, shards))
+    return busiest * len(shards) / total if total else 0.0
+
+
 def plan(loads: LoadByKey, places: Mapping[str, int], current: Homes) -> Homes:
     """The homes of every expert: at most `places[shard]` on a shard, each at least one.
 
@@ -72,17 +92,21 @@ def plan(loads: LoadByKey, places: Mapping[str, int], current: Homes) -> Homes:
         raise NoPlacementError(
             f"{len(loads)} experts need as many places; the shards have {len(loads) + spare}"
         )
+
+    def unevenness(homes: Homes) -> tuple[float, float]:
+        whole = max_over_mean(shard_loads(homes, loads, names))
+        return whole, layers_max_over_mean(homes, loads, names)
+
     best = _kept(current, places)
-    best_ratio = np.inf if best is None else max_over_mean(shard_loads(best, loads, names))
-    if best is not None and best_ratio <= _EVEN:
-        return best
+    most, layers = (np.inf, np.inf) if best is None else unevenness(best)
+    least = most + layers
     for num_copies in _growing(spare, len(loads) * (len(names) - 1)):
-        homes = _packed(loads, places, num_copies, current)
-        ratio = max_over_mean(shard_loads(homes, loads, names))
-        if ratio < best_ratio:
-            best, best_ratio = homes, ratio
-        if best_ratio <= _EVEN:
+        if layers <= _EVEN:
             break
+        homes = _packed(loads, places, num_copies, current)
+        whole, of_layers = unevenness(homes)
+        if whole <= most and whole + of_layers < least * (1 - _GAIN):
+            best, layers, least = homes, of_layers, whole + of_layers
     assert best is not None
     return best
 

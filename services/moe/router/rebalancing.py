@@ -26,6 +26,7 @@ from services.moe.router.placement import Homes
 from services.moe.router.planner import (
     LoadByKey,
     NoPlacementError,
+    layers_max_over_mean,
     max_over_mean,
     plan,
     shard_loads,
@@ -42,6 +43,7 @@ class Balance:
     """How a load falls on the shards, in the order of the configuration."""
 
     max_over_mean: float
+    layers_max_over_mean: float
     rows: list[float]
 
 
@@ -177,8 +179,9 @@ class Rebalancer:
         return room
 
     def _balance(self, homes: Homes, loads: LoadByKey) -> Balance:
-        rows = shard_loads(homes, loads, list(self._fleet.shards))
-        return Balance(max_over_mean(rows), rows)
+        shards = list(self._fleet.shards)
+        rows = shard_loads(homes, loads, shards)
+        return Balance(max_over_mean(rows), layers_max_over_mean(homes, loads, shards), rows)
 
 
 def _by_shard(moves: Iterable[Move]) -> dict[str, frozenset[ExpertKey]]:
