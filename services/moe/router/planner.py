@@ -11,6 +11,7 @@ A pure function of numbers: knows nothing of calls, clocks or shards' memory in 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -73,10 +74,14 @@ def layers_max_over_mean(homes: Homes, loads: LoadByKey, shards: list[str]) -> f
     """The busiest shard over the mean within each layer, the layers weighted by their tokens: what
     waiting for the slowest shard costs. At least `max_over_mean` of all layers together.
     """
-    busiest, total = 0.0, sum(loads.values())
-    for layer in {key.layer for key in loads}:
-        of_layer = {key: load for key, load in loads.items() if key.layer == layer}
-        busiest += max(shard_loads(homes, of_layer, shards))
+    found: defaultdict[int, dict[str, float]] = defaultdict(lambda: dict.fromkeys(shards, 0.0))
+    for key, load in loads.items():
+        of_layer = found[key.layer]
+        for shard in homes[key]:
+            if shard in of_layer:
+                of_layer[shard] += load / len(homes[key])
+    total = sum(loads.values())
+    busiest = sum(max(of_layer.values()) for of_layer in found.values())
     return busiest * len(shards) / total if total else 0.0
 
 
