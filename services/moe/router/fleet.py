@@ -181,10 +181,9 @@ class Fleet:
                 if missing:
                     await self._load(shard, missing)
                     shard.incomplete_s = None
-                if shard.ready - wanted and not self.moving.locked():
+                if not self.moving.locked():
                     async with self.moving:
-                        extra = shard.ready - self.table.current.held_by(shard.name)
-                        await self._drop(shard, extra)
+                        await self._drop_extra(shard)
             except GONE:
                 raise
             except OrreryError as error:  # what it holds, it can still compute
@@ -211,6 +210,11 @@ class Fleet:
     async def _drop(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
         shard.ready = shard.ready - keys
         await shard.client.drop(sorted(keys), self._config.load_timeout_s)
+
+    async def _drop_extra(self, shard: Shard) -> None:
+        extra = shard.ready - self.table.current.held_by(shard.name)
+        if extra:
+            await self._drop(shard, extra)
 
     async def _watch(self, shard: Shard) -> None:
         while True:
