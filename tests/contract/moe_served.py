@@ -77,19 +77,22 @@ class ServedMoe:
         )
         return response
 
-    async def wait_until_idle(self, limit_s: float) -> pb.MoeRouterServiceGetLoadResponse:
-        """The load once nothing is held, or as it is when time is up."""
+    async def wait_until_idle(
+        self, limit_s: float, num_streams: int = 0
+    ) -> pb.MoeRouterServiceGetLoadResponse:
+        """The load once nothing but open streams is held, or as it is when time is up."""
         end = time.monotonic() + limit_s
         while True:
             load = await self.load()
-            if is_idle(load) or time.monotonic() > end:
+            if is_idle(load, num_streams) or time.monotonic() > end:
                 return load
             await asyncio.sleep(0.02)
 
 
-def is_idle(load: pb.MoeRouterServiceGetLoadResponse) -> bool:
-    """No call, no token that waits, no call to a shard."""
-    return not (load.num_running or load.num_waiting_tokens or load.num_dispatching)
+def is_idle(load: pb.MoeRouterServiceGetLoadResponse, num_streams: int = 0) -> bool:
+    """No call but streams that are kept open, no token that waits, no call to a shard."""
+    running = load.num_running > num_streams
+    return not (running or load.num_waiting_tokens or load.num_dispatching)
 
 
 @asynccontextmanager

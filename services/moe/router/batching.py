@@ -26,8 +26,6 @@ from services.moe.router.config import BatchingConfig
 
 __all__ = ["Batch", "LayerBatcher"]
 
-# A decoder that has sent nothing for so long is not waited for.
-_TALKING_S = 0.05
 # Event loops sleep in whole milliseconds: a shorter window is passed by looking again and again.
 _SHORTEST_SLEEP_S = 0.001
 
@@ -122,7 +120,7 @@ class LayerBatcher(Generic[ResultT]):
         await asyncio.gather(*self._begun, return_exceptions=True)
 
     def _all_are_there(self, batch: Batch[ResultT]) -> bool:
-        since_s = time.monotonic() - _TALKING_S
+        since_s = time.monotonic() - self._config.talking_s
         talking = {source for source, last_s in self._last_s.items() if last_s >= since_s}
         return talking <= {entry.source for entry in batch.entries}
 

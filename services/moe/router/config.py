@@ -28,6 +28,7 @@ class BatchingConfig(BaseModel):
 
     # How long a layer's tokens wait for those of other decoders; not at all where one talks alone.
     window_s: float = Field(default=0.0003, ge=0, le=0.1)
+    talking_s: float = Field(default=0.05, gt=0)  # since its last tokens; others wait for it
     max_tokens: int = Field(default=4096, ge=1)  # of a batch; one call alone is always let through
 
 
@@ -60,7 +61,7 @@ class FailureConfig(BaseModel):
     replacement_timeout_s: float = Field(default=30.0, gt=0)
     start_timeout_s: float = Field(default=60.0, gt=0)  # how long shards are waited for at start
     probe_interval_s: float = Field(default=2.0, gt=0)  # of shards that answer
-    probe_lost_interval_s: float = Field(default=0.2, gt=0)  # of those that do not
+    probe_lost_interval_s: float = Field(default=0.5, gt=0)  # of those that do not
     load_timeout_s: float = Field(default=120.0, gt=0)  # of LoadExperts and DropExperts
 
 

@@ -36,15 +36,21 @@ def rows(count: int, value: float = 1.0) -> Tensor:
     return torch.full((count, 2), value)
 
 
+NEVER_S = 1000.0
+
+
 def batcher(work: Sums, window_s: float = 0.02, max_tokens: int = 100) -> LayerBatcher[float]:
-    return LayerBatcher(work, BatchingConfig(window_s=window_s, max_tokens=max_tokens))
+    """One for whom decoders go on to talk, and whose window may be longer than the settings let."""
+    config = BatchingConfig.model_construct(
+        window_s=window_s, talking_s=NEVER_S, max_tokens=max_tokens
+    )
+    return LayerBatcher(work, config)
 
 
 async def test_one_decoder_alone_does_not_wait() -> None:
     work = Sums()
-    b = batcher(work, window_s=0.1)
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout_at(loop.time() + 0.09):
+    b = batcher(work, window_s=NEVER_S)
+    async with asyncio.timeout(10):
         for layer in range(5):
             assert await b.submit(layer, rows(2), "a") == 4.0
     assert work.batches == [(layer, [2]) for layer in range(5)]
@@ -61,13 +67,25 @@ async def test_decoders_that_talk_share_a_batch_of_the_layer() -> None:
 
 async def test_a_batch_begins_when_all_who_talk_are_there() -> None:
     work = Sums()
-    b = batcher(work, window_s=0.1)
-    await asyncio.gather(*(b.submit(0, rows(1), name) for name in "ab"))
-    work.batches.clear()
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout_at(loop.time() + 0.04):
-        await asyncio.gather(*(b.submit(1, rows(1), name) for name in "ab"))
-    assert work.batches == [(1, [1, 1])]
+    b = batcher(work, window_s=NEVER_S)
+    async with asyncio.timeout(10):
+        await b.submit(0, rows(1), "a")
+        for layer in (1, 2):
+            calls = [asyncio.create_task(b.submit(layer, rows(1), name)) for name in "ba"]
+            await asyncio.gather(*calls)
+    assert work.batches == [(0, [1]), (1, [1, 1]), (2, [1, 1])]
+
+
+async def test_a_decoder_that_is_silent_is_not_waited_for() -> None:
+    work = Sums()
+    b = LayerBatcher(work, BatchingConfig.model_construct(
+        window_s=NEVER_S, talking_s=0.01, max_tokens=100
+    ))  # fmt: skip
+    await b.submit(0, rows(1), "a")
+    await asyncio.sleep(0.02)
+    async with asyncio.timeout(10):
+        await b.submit(0, rows(1), "b")
+    assert work.batches == [(0, [1]), (0, [1])]
 
 
 @pytest.mark.parametrize("window_s", [0.0, 0.0004, 0.01])

@@ -62,12 +62,13 @@ async def rig(
     shards = {name: FakeShard(name, load_toys) for name in names}
     fleet = Fleet(shards, PlacementTable(homes), WEIGHT_HASH, failures)
     load = LoadWindow((1,), 8, names, 60)
-    metrics = RouterMetrics(PrometheusRegistry({}))
+    metrics = RouterMetrics(PrometheusRegistry({"service": "moe"}))
     running = Rig(shards, fleet, Exchange(fleet, failures, load, metrics, max_rows))
     fleet.start()
     try:
         await running.ready()
         yield running
+        await asyncio.sleep(0.01)  # what was cancelled ends
         assert running.exchange.num_attempts == 0
         assert not any(shard.num_hanging for shard in shards.values())
     finally:

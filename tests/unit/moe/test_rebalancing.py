@@ -75,7 +75,7 @@ async def rig(max_experts: int = 9) -> AsyncIterator[Rig]:
     shards = {name: FakeShard(name, load_toys, max_experts) for name in names}
     fleet = Fleet(shards, PlacementTable(homes), WEIGHT_HASH, FAILURES)
     load = LoadWindow(LAYERS, NUM_EXPERTS, names, 60)
-    metrics = RouterMetrics(PrometheusRegistry({}))
+    metrics = RouterMetrics(PrometheusRegistry({"service": "moe"}))
     exchange = Exchange(fleet, FAILURES, load, metrics, 10_000)
     running = Rig(shards, fleet, exchange, load, Rebalancer(fleet, load, LAYERS, 1, metrics))
     fleet.start()
