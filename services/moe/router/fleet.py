@@ -97,8 +97,10 @@ class Fleet:
         """By name, in the order of the configuration."""
         return self._shards
 
-    def start(self) -> None:
-        """Begins to look after the shards."""
+    def start(self, reports: Mapping[str, ShardReport]) -> None:
+        """Begins to look after the shards. `reports`: of those that have been asked already."""
+        for name, report in reports.items():
+            self._found(self._shards[name], report)
         self._watches = [asyncio.create_task(self._watch(s)) for s in self._shards.values()]
 
     async def close(self) -> None:

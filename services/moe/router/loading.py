@@ -36,6 +36,7 @@ __all__ = ["first_homes", "load_model", "start_router"]
 
 _LOG = logging.getLogger("orrery.moe.router")
 _REPORT_TIMEOUT_S = 5.0
+_ASK_AGAIN_S = 0.5
 
 
 async def load_model(config: RouterConfig, model_folder: str) -> tuple[ModelFacts, LayerGates]:
@@ -62,7 +63,8 @@ async def start_router(
     """Finds the shards, and looks after them from then on. Raises `NotReady` where those that
     answer in time cannot hold all experts.
     """
-    reports = await _reports(clients, config.failures.start_timeout_s)
+    limit_s = config.failures.start_timeout_s
+    reports = await _reports(clients, model.weight_hash, limit_s)
     try:
         homes = first_homes(model, reports)
     except ValueError as error:
@@ -91,7 +93,7 @@ async def start_router(
             engine,
             lambda layer, hidden, deadline_s: service.dispatch(layer, hidden, source, deadline_s),
         )
-    service.start()
+    service.start(reports)
     return service
 
 
@@ -114,19 +116,25 @@ def first_homes(model: ModelFacts, reports: Mapping[str, ShardReport]) -> Homes:
     return {**homes, **even_homes(missing, room)}
 
 
-async def _reports(clients: Mapping[str, ShardClient], limit_s: float) -> dict[str, ShardReport]:
-    """Of all shards, or of those that have answered by then, in their order."""
+async def _reports(
+    clients: Mapping[str, ShardClient], weight_hash: str, limit_s: float
+) -> dict[str, ShardReport]:
+    """Of all shards of this model, or of those that have answered by then, in their order."""
     end_s = time.monotonic() + limit_s
 
     async def report(name: str) -> ShardReport | None:
         while True:
             try:
-                return await clients[name].report(_REPORT_TIMEOUT_S)
+                found = await clients[name].report(_REPORT_TIMEOUT_S)
+                if found.weight_hash == weight_hash:
+                    return found
+                detail = f"it serves other weights: {found.weight_hash}"
             except OrreryError as error:
-                if time.monotonic() > end_s:
-                    _LOG.warning("shard_absent", extra={"shard": name, "detail": error.message})
-                    return None
-                await asyncio.sleep(0.2)
+                detail = error.message
+            if time.monotonic() > end_s:
+                _LOG.warning("shard_absent", extra={"shard": name, "detail": detail})
+                return None
+            await asyncio.sleep(_ASK_AGAIN_S)
 
     answers = await asyncio.gather(*map(report, clients))
     found = zip(clients, answers, strict=True)

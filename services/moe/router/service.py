@@ -20,6 +20,7 @@ from services.moe.router.load import LoadWindow, WindowLoad
 from services.moe.router.metrics import RouterMetrics
 from services.moe.router.placement import Placement
 from services.moe.router.rebalancing import Rebalanced, Rebalancer
+from services.moe.router.shards import ShardReport
 from services.moe.router.text_routing import RoutedText, TextRouting
 from services.moe.router.token_classes import token_classes
 from services.runtime.errors import InvalidRequest
@@ -84,9 +85,9 @@ class RouterService:
         """Whether the shards are looked after. One that is lost makes the router no worse."""
         return self._fleet.healthy
 
-    def start(self) -> None:
-        """Begins to look after the shards."""
-        self._fleet.start()
+    def start(self, reports: Mapping[str, ShardReport]) -> None:
+        """Begins to look after the shards. `reports`: of those that have been asked already."""
+        self._fleet.start(reports)
         self._metrics.placed(self.placement.version, 0)
         self._flushing = asyncio.create_task(self._keep_metrics())
 

@@ -64,7 +64,7 @@ async def rig(
     load = LoadWindow((1,), 8, names, 60)
     metrics = RouterMetrics(PrometheusRegistry({"service": "moe"}))
     running = Rig(shards, fleet, Exchange(fleet, failures, load, metrics, max_rows))
-    fleet.start()
+    fleet.start({})
     try:
         await running.ready()
         yield running

@@ -78,7 +78,7 @@ async def rig(max_experts: int = 9) -> AsyncIterator[Rig]:
     metrics = RouterMetrics(PrometheusRegistry({"service": "moe"}))
     exchange = Exchange(fleet, FAILURES, load, metrics, 10_000)
     running = Rig(shards, fleet, exchange, load, Rebalancer(fleet, load, LAYERS, 1, metrics))
-    fleet.start()
+    fleet.start({})
     try:
         while any(not fleet.holders(key, shards) for key, shards in homes.items()):
             await fleet.change
