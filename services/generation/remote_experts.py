@@ -135,7 +135,7 @@ class RemoteExperts:
         memory = hidden.detach().cpu().contiguous()
         # Also where all patience is spent, there is time for an answer: it may be back.
         give_up_s = max(give_up_s, time.monotonic() + _ATTEMPT_S)
-        parts = memory.split(self._served().max_tokens)
+        parts = torch.split(memory, self._served().max_tokens)
         stream = self._open_stream()
         timeout_ms = max(1, int((give_up_s - time.monotonic()) * 1000))
         sequences = [next(self._sequence) for _ in parts]

@@ -190,12 +190,14 @@ def _shares(
     sizes = batch.sizes()
     routed, dropped = plan.routed, plan.dropped
     shares = zip(
-        output.split(sizes),
-        routed.weights.split(sizes),
-        routed.expert_ids.split(sizes),
-        routed.logits.split(sizes),
-        routed.entropies.split(sizes),
-        [0] * len(sizes) if dropped is None else [int(d.sum()) for d in dropped.split(sizes)],
+        torch.split(output, sizes),
+        torch.split(routed.weights, sizes),
+        torch.split(routed.expert_ids, sizes),
+        torch.split(routed.logits, sizes),
+        torch.split(routed.entropies, sizes),
+        [0] * len(sizes)
+        if dropped is None
+        else [int(d.sum()) for d in torch.split(dropped, sizes)],
         strict=True,
     )
     return [

@@ -18,6 +18,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,8 +155,9 @@ class _Batch:
             change = self._fleet.change
             self._assign_waiting()
             self._progress.waits_for = self._waiting[0].key if self._waiting else None
+            events: set[asyncio.Future[Any]] = {*self._attempts, change}
             done, _ = await asyncio.wait(
-                {*self._attempts, change},
+                events,
                 timeout=self._patience_s(),
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -307,7 +309,7 @@ class _Batch:
         self._exchange.load.computed(attempt.shard.name, attempt.num_rows)
         self._exchange.metrics.computed(attempt.shard.name, attempt.num_rows)
         sizes = [piece.stop - piece.start for piece in attempt.pieces]
-        for piece, part in zip(attempt.pieces, rows.split(sizes), strict=True):
+        for piece, part in zip(attempt.pieces, torch.split(rows, sizes), strict=True):
             if not piece.done:
                 self._out[piece.start : piece.stop] = part
                 piece.done = True

@@ -17,7 +17,7 @@ import logging
 import statistics
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.moe.expert_key import ExpertKey
@@ -111,13 +111,13 @@ class Fleet:
 
     # --- who can be asked --------------------------------------------------------------------
 
-    def holders(self, key: ExpertKey, homes: tuple[str, ...]) -> list[Shard]:
+    def holders(self, key: ExpertKey, homes: Sequence[str]) -> list[Shard]:
         """Those of an expert's homes that can be asked for it now."""
         now_s = time.monotonic()
         found = [self._shards[name] for name in homes if name in self._shards]
         return [s for s in found if key in s.ready and s.rests_until_s <= now_s]
 
-    def gives_up_s(self, homes: tuple[str, ...]) -> float:
+    def gives_up_s(self, homes: Sequence[str]) -> float:
         """When waiting for one of these makes no sense any more, on `time.monotonic`."""
         now_s = time.monotonic()
         found = [self._shards[name] for name in homes if name in self._shards]
