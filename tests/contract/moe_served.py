@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import torch
@@ -110,10 +110,12 @@ async def served_moe(target: str, *, routed: bool) -> AsyncIterator[ServedMoe]:
 
 
 @contextmanager
-def remote_experts(target: str, timeout_s: float = 20.0) -> Iterator[RemoteExperts]:
+def remote_experts(
+    target: str, timeout_s: float = 20.0, api_key: str | None = None
+) -> Iterator[RemoteExperts]:
     """What a decoder with `experts: service` calls."""
     config = RemoteExpertsConfig(application="moe", grpc_target=target, timeout_s=timeout_s)
-    experts = RemoteExperts(config, None)
+    experts = RemoteExperts(config, api_key)
     try:
         yield experts
     finally:
@@ -130,8 +132,14 @@ def prompts(count: int, vocab_size: int = 96, seed: int = 0) -> list[list[int]]:
 class Decoder:
     """An engine over the model, alone in its thread."""
 
-    def __init__(self, folder: Path, sparse_layer: SparseLayer | None = None) -> None:
-        self.engine = LLMEngine.from_pretrained(folder, ENGINE, sparse_layer=sparse_layer)
+    def __init__(
+        self,
+        folder: Path,
+        sparse_layer: SparseLayer | None = None,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        config = ENGINE.model_copy(update={"dtype": dtype})
+        self.engine = LLMEngine.from_pretrained(folder, config, sparse_layer=sparse_layer)
 
     def generate(
         self,

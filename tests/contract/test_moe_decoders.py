@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 
+from orrery.errors import AuthenticationError
 from orrery.v1 import moe_pb2 as pb
-from services.engine.errors import ExpertsUnavailableError
+from services.engine.errors import ConfigError, ExpertsUnavailableError
 from services.moe.router.placement import Homes
 from tests.contract.moe_served import Decoder, is_idle, prompts, remote_experts, served_moe
 from tests.fakes.moe_cluster import FAILURES, RunningCluster, moe_cluster_in_thread
@@ -90,6 +92,55 @@ def test_tokens_are_those_of_local_experts(folder: Path, local: Tokens, num_shar
             assert generate(list(local)) == local
             check_idle(cluster.target)
         check_idle(cluster.target, num_streams=0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe", "qwen3-moe", "qwen3-moe-some-layers"])
+def test_every_family_in_every_type_says_the_same(
+    tmp_path: Path, name: str, dtype: Literal["float32", "bfloat16"]
+) -> None:
+    folder = moe_folder(tmp_path / "model", name)
+    asked = prompts(6, seed=1)
+    with (
+        moe_cluster_in_thread(folder, dtype=dtype) as cluster,
+        remote_experts(cluster.target) as experts,
+    ):
+        remote = Decoder(folder, experts, dtype)
+        experts.check(remote.engine.model.weight_hash, remote.engine.model.dtype)
+        assert remote.generate(asked) == Decoder(folder, dtype=dtype).generate(asked)
+
+
+def test_a_step_of_more_tokens_than_a_call_takes_is_sent_in_parts(
+    folder: Path, local: Tokens
+) -> None:
+    with (
+        moe_cluster_in_thread(folder, limits={"max_tokens": 5}) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        assert generate(list(local)) == local
+
+
+def test_other_weights_or_another_type_are_refused_by_name(folder: Path) -> None:
+    with moe_cluster_in_thread(folder) as cluster, remote_experts(cluster.target) as experts:
+        experts.wait_until_ready()
+        with pytest.raises(ConfigError, match=r"moe\.application: 'moe' serves other weights"):
+            experts.check("0" * 64, torch.float32)
+        with pytest.raises(ConfigError, match=r"engine\.dtype: expected TENSOR_DTYPE_FLOAT32"):
+            experts.check(cluster.service.model.weight_hash, torch.bfloat16)
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+def test_keys_are_asked_of_decoders_and_carried_to_the_shards(
+    folder: Path, key: str | None
+) -> None:
+    with moe_cluster_in_thread(folder, api_keys=("secret",)) as cluster:
+        with remote_experts(cluster.target, api_key="secret") as experts:
+            assert Decoder(folder, experts).generate([[3, 4]]) != [None]
+        with (
+            remote_experts(cluster.target, api_key=key) as experts,
+            pytest.raises(AuthenticationError),
+        ):
+            experts.wait_until_ready()
 
 
 def test_decoders_share_batches(folder: Path, local: Tokens) -> None:

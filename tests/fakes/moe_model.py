@@ -1,4 +1,4 @@
-"""A small Mixtral folder with random weights and a tokenizer of single letters."""
+"""A small mixture of experts with random weights and a tokenizer of single letters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ NUM_LAYERS, NUM_EXPERTS = 3, 8
 
 def moe_folder(folder: Path, name: str = "mixtral", **overrides: object) -> Path:
     """Writes the model to `folder` and returns it."""
-    save_random_model(folder, name, **{"num_local_experts": NUM_EXPERTS, **overrides})
+    if name == "mixtral":
+        overrides = {"num_local_experts": NUM_EXPERTS, **overrides}
+    save_random_model(folder, name, **overrides)
     letters = [chr(code) for code in range(32, 127)]
     vocabulary = {"<unk>": 0, **{letter: i for i, letter in enumerate(letters, start=1)}}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
