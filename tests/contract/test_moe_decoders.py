@@ -284,6 +284,20 @@ def test_a_router_started_anew_goes_on_from_what_the_shards_hold(
                 assert generate(asked) == {prompt: local[prompt] for prompt in asked}
 
 
+def test_a_router_that_is_replaced_is_waited_for(folder: Path, local: Tokens) -> None:
+    with ExitStack() as stack:
+        first = ExitStack()
+        cluster = first.enter_context(moe_cluster_in_thread(folder))
+        port = int(cluster.target.rpartition(":")[2])
+        generate = stack.enter_context(decoders(cluster.target, folder, timeout_s=60.0))
+
+        def replace() -> None:
+            first.close()
+            stack.enter_context(moe_cluster_in_thread(folder, port=port))
+
+        assert generate(list(local), replace) == local
+
+
 def test_a_router_that_is_not_there_ends_requests_as_unavailable(folder: Path) -> None:
     with ExitStack() as stack:
         with moe_cluster_in_thread(folder) as cluster:

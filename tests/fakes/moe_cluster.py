@@ -111,6 +111,7 @@ async def moe_cluster(
     shard_targets: Mapping[str, str] | None = None,
     max_experts: int | None = None,
     api_keys: tuple[str, ...] = (),
+    port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[RunningCluster]:
     """Starts everything; leaving stops it at once. `settings` are those of the router."""
@@ -152,14 +153,14 @@ async def moe_cluster(
         service = await start_router(config, model, gates, clients, RouterMetrics(registry))
         stack.push_async_callback(service.close)
         servicer = RouterServicer(config, service, RpcPolicy(authenticator=Authenticator(api_keys)))
-        server = grpc.aio.server(options=OPTIONS)
+        server = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
         add_router(servicer, server)
         health = HealthServicer(("orrery.v1.MoeRouterService",), lambda: servicer.healthy)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        bound = server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()
         stack.push_async_callback(server.stop, None)
-        yield RunningCluster(f"127.0.0.1:{port}", service, servicer, registry, shards)
+        yield RunningCluster(f"127.0.0.1:{bound}", service, servicer, registry, shards)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def places_of(max_bytes: Mapping[str, int], bytes_per_expert: int) -> dict[str, 
     """How many experts a placement may give each shard: one less than it has room for, so that
     others can move through it.
     """
-    return {shard: limit // bytes_per_expert - 1 for shard, limit in max_bytes.items()}
+    return {shard: max(0, limit // bytes_per_expert - 1) for shard, limit in max_bytes.items()}
 
 
 class Rebalancer:
