@@ -169,6 +169,8 @@ class RemoteExperts:
         return self._model
 
     def _open_stream(self) -> _Stream:
+        if self._stream is not None and self._stream.ended:  # cut while the decoder was idle
+            self._close_stream()
         if self._stream is None:
             context = CallContext(
                 request_id=uuid.uuid4().hex,
@@ -212,6 +214,7 @@ class _Stream:
         self._requests = requests
         self._request_id = request_id
         self._answers: SimpleQueue[moe_pb2.DispatchStreamResponse | _Ended] = SimpleQueue()
+        self.ended = False
         threading.Thread(target=self._read, name="remote-experts", daemon=True).start()
 
     def send(self, request: moe_pb2.DispatchStreamRequest) -> None:
@@ -240,6 +243,7 @@ class _Stream:
             error = to_error(cast(FailedCall, failure), request_id=self._request_id)
         else:
             error = UnavailableError("the service ended the stream", request_id=self._request_id)
+        self.ended = True
         self._answers.put(_Ended(error))
 
 
