@@ -2,8 +2,8 @@
 
     batch ── gate ── within capacity ── rows by expert ── exchange ── weighted sum ── each its part
 
-The same functions as the engine's local layer, in the same order: the same bits. Knows nothing of
-gRPC or protobuf.
+The same functions as the engine's local layer, in the same order: the same bits, where its products
+give a row the same whatever is around it. Knows nothing of gRPC or protobuf.
 """
 
 from __future__ import annotations
