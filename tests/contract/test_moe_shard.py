@@ -177,15 +177,17 @@ async def test_too_many_calls_in_line_are_refused_and_cancelled_ones_free_it(
     shard: Shard,
 ) -> None:
     await shard.load((1, 0), (1, 3))
-    calls = [shard.stub.Compute(shard.work(), timeout=30) for _ in range(64)]
+    # Too much to be computed at once.
+    large = shard.work(num_rows=[700, 300], rows=to_message(shard.rows(1000)))
+    calls = [shard.stub.Compute(large, timeout=30) for _ in range(64)]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     refusals = [a for a in answers if isinstance(a, grpc.aio.AioRpcError)]
     assert {refusal(error).reason for error in refusals} <= {"OVERLOADED"}
     assert len(refusals) < len(answers)
-    waiting = [shard.stub.Compute(shard.work(), timeout=30) for _ in range(4)]
+    waiting = [shard.stub.Compute(large, timeout=30) for _ in range(4)]
     for call in waiting:
         call.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    await shard.stub.Compute(shard.work(), timeout=30)
+    await shard.stub.Compute(large, timeout=30)
     told = await shard.stub.GetShard(pb.GetShardRequest(), timeout=10)
     assert told.num_running == 0

@@ -98,6 +98,10 @@ class ExpertStore:
             }
             self._layers = {layer: experts for layer, experts in kept.items() if experts}
 
+    def num_multiplications(self, work: ExpertRows) -> int:
+        """What computing it takes: each row meets every weight of its expert once."""
+        return len(work.rows) * self._bytes_per_expert // work.rows.dtype.itemsize
+
     def check_held(self, work: ExpertRows) -> None:
         """Raises `ResourceNotFound` naming an expert of the work that is not held."""
         self._experts_of(work)

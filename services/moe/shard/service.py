@@ -1,4 +1,5 @@
-"""The work of a shard: computes in one thread, in the order of arrival; loads experts in another.
+"""The work of a shard: computes in one thread, in the order of arrival, what is too much to be done
+at once; loads experts in another.
 
 A call that is given up, or whose time is up, while it waits costs nothing. Knows nothing of gRPC,
 protobuf or Ray.
@@ -23,6 +24,9 @@ from services.runtime.errors import DeadlineExceeded, Overloaded
 __all__ = ["Computed", "ShardService"]
 
 T = TypeVar("T")
+
+# Up to so many, computing takes less time than handing it to the thread and back.
+_INLINE_MULTIPLICATIONS = 1 << 23
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +80,10 @@ class ShardService:
 
         self._num_calls += 1
         try:
-            done = await self._within(self._computing, run, deadline_s, "compute")
+            if self._store.num_multiplications(work) <= _INLINE_MULTIPLICATIONS:
+                done = run()
+            else:
+                done = await self._within(self._computing, run, deadline_s, "compute")
         finally:
             self._num_calls -= 1
         self._num_rows_done += len(work.rows)
