@@ -36,7 +36,12 @@ def cluster(folder: Path) -> Iterator[RunningCluster]:
         yield running
 
 
-@pytest.fixture(params=["in-process", pytest.param("platform", marks=[pytest.mark.integration])])
+UNSERVED = pytest.mark.skip(reason="deploy/serve has no mixture of experts to serve yet")
+
+
+@pytest.fixture(
+    params=["in-process", pytest.param("platform", marks=[pytest.mark.integration, UNSERVED])]
+)
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[ServedMoe]:
     """The router under test. After each test nothing may be left running in it."""
     routed = request.param == "platform"
