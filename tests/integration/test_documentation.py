@@ -35,8 +35,11 @@ def demo(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", ["README.md", "clients/README.md", "docs/client.md"])
-def test_python_examples_of_a_page_run(page: str, platform: Platform, demo: Path) -> None:
+def test_python_examples_of_a_page_run(
+    page: str, platform: Platform, demo: Path, tmp_path: Path
+) -> None:
     assert examples(page)
+    (tmp_path / "models").symlink_to(REPOSITORY / "models")  # and what they write stays here
     for code in examples(page):
         here = (
             code.replace("127.0.0.1:9000", platform.grpc_target)
@@ -45,8 +48,12 @@ def test_python_examples_of_a_page_run(page: str, platform: Platform, demo: Path
         )
         result = subprocess.run(
             [sys.executable, "-c", here],
-            cwd=REPOSITORY,
-            env={**os.environ, "ORRERY_TARGET": platform.grpc_target},
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "ORRERY_TARGET": platform.grpc_target,
+                "PYTHONPATH": str(REPOSITORY),
+            },
             capture_output=True,
             text=True,
             timeout=120,
