@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from orrery.v1 import generation_pb2
-from services.generation.backend import Backend
+from services.generation.backend import Backend, Experts
 from services.generation.config import GenerationConfig
 from services.runtime.metrics import MetricsRegistry
 from tests.fakes.toy_backend import ToyBackend
@@ -36,7 +36,9 @@ async def replica(app: ModuleType) -> AsyncIterator[tuple[Any, ToyBackend]]:
     """As Serve makes one: the constructor is awaited, and so is the destructor."""
     backend = ToyBackend()
 
-    async def load(_: GenerationConfig, _folder: str, _registry: MetricsRegistry) -> Backend:
+    async def load(
+        _: GenerationConfig, _folder: str, _registry: MetricsRegistry, _experts: Experts | None
+    ) -> Backend:
         return backend
 
     deployment = app.Generation.__new__(app.Generation)
