@@ -39,7 +39,8 @@ def test_python_examples_of_a_page_run(
     page: str, platform: Platform, demo: Path, tmp_path: Path
 ) -> None:
     assert examples(page)
-    (tmp_path / "models").symlink_to(REPOSITORY / "models")  # and what they write stays here
+    for name in ("docs", "models"):  # what they read; what they write stays here
+        (tmp_path / name).symlink_to(REPOSITORY / name)
     for code in examples(page):
         here = (
             code.replace("127.0.0.1:9000", platform.grpc_target)
