@@ -12,7 +12,7 @@ import codecs
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.engine.request import SamplingParams
 from services.engine.stop_strings import StopStrings
@@ -20,6 +20,7 @@ from services.engine.stop_strings import StopStrings
 __all__ = ["DetokenizedDelta", "IncrementalDetokenizer"]
 
 _MAX_UTF8_BYTES = 4
+_FIRST_SURROGATE = b"\xed\xa0"  # its first two bytes, were it encoded
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -43,6 +44,21 @@ class DetokenizedDelta:
     stop_string: str | None = None
 
 
+class _Utf8Decoder(codecs.BufferedIncrementalDecoder):
+    """Python's decoder, but for the first two bytes of a surrogate half.
+
+    They are no beginning of a character, and in whole texts both become U+FFFD at once. Python's
+    own waits for a third byte, which only its error handler "surrogatepass" has a use for.
+    """
+
+    def _buffer_decode(self, data: Any, errors: str, final: bool) -> tuple[str, int]:
+        text, consumed = codecs.utf_8_decode(data, errors, final)
+        held = data[consumed:]
+        if len(held) == 2 and held >= _FIRST_SURROGATE and held[0] == _FIRST_SURROGATE[0]:
+            return text + 2 * _REPLACEMENT, len(data)
+        return text, consumed
+
+
 class IncrementalDetokenizer:
     """The text of one completion, as it grows.
 
@@ -63,7 +79,7 @@ class IncrementalDetokenizer:
         self._skipped = skipped
         self._min_tokens = params.min_tokens
         self._num_tokens = 0
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._utf8 = _Utf8Decoder("replace")
         self._spaces_to_drop = tokenizer.num_leading_spaces
         self._stops = StopStrings(params.stop, params.include_stop_in_output)
         self._resumes_character = False
@@ -87,7 +103,7 @@ class IncrementalDetokenizer:
     def fork(self) -> IncrementalDetokenizer:
         """An independent copy at the same point, for another completion or beam."""
         other = copy.copy(self)
-        other._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        other._utf8 = _Utf8Decoder("replace")
         other._utf8.setstate(self._utf8.getstate())
         other._stops = self._stops.fork()
         return other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Sequence
 
 import pytest
@@ -42,11 +41,22 @@ def deltas(
     return [*pieces, detokenizer.flush()], None
 
 
+def unfinished_bytes(data: bytes) -> int:
+    """How many bytes at the end begin a character and lack its rest."""
+    for count in range(1, min(len(data), 3) + 1):
+        try:
+            data[-count:].decode("utf-8")
+        except UnicodeDecodeError as error:
+            if error.start == 0 and error.reason == "unexpected end of data":
+                return count
+    return 0
+
+
 def whole_characters(tokenizer: Tokenizer, token_ids: Sequence[int], skip: bool) -> str:
     """The decoded tokens without a character that is unfinished at the end."""
     shown = [i for i in token_ids if not (skip and i in tokenizer.special_token_ids)]
     data = b"".join(map(tokenizer.token_bytes, shown))
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    text = data[: len(data) - unfinished_bytes(data)].decode("utf-8", "replace")
     for _ in range(tokenizer.num_leading_spaces):
         text = text.removeprefix(" ")
     return text
@@ -94,6 +104,14 @@ def broken_characters(tokenizer: Tokenizer) -> st.SearchStrategy[list[int]]:
     parts = [i for i in every if len(b := tokenizer.token_bytes(i)) == 1 and b[0] >= 0x80]
     spaces = [i for i in every if tokenizer.token_bytes(i) == b" "]
     return st.lists(st.sampled_from(parts) | st.sampled_from([*spaces, *every]), max_size=8)
+
+
+def test_half_of_a_surrogate_is_no_beginning_of_a_character() -> None:
+    tokenizer = Tokenizer(cases.byte_level())
+    id_of = {tokenizer.token_bytes(i): i for i in range(tokenizer.vocab_size)}
+    half = [id_of[b"\xed"], id_of[b"\xa1"]]
+    assert deltas(tokenizer, [], half) == (["", "\ufffd\ufffd", ""], None)
+    assert deltas(tokenizer, half, [half[1]]) == (["\ufffd", ""], None)
 
 
 @settings(max_examples=200, deadline=None)
