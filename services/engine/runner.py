@@ -8,8 +8,6 @@ ownership, stopping or text.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch import Tensor
 from services.engine.attention import AttentionMetadata, get_backend, make_metadata
 from services.engine.batch_state import BatchState
 from services.engine.config import EngineConfig
+from services.engine.devices import use_threads
 from services.engine.kv_cache import KVCache
 from services.engine.logprobs import position_logprobs
 from services.engine.request import PositionLogprobs, Sequence
@@ -40,7 +39,7 @@ class ModelRunner:
     """
 
     def __init__(self, model: LoadedModel, engine_config: EngineConfig) -> None:
-        torch.set_num_threads(engine_config.num_threads or _available_cores())
+        use_threads(engine_config.num_threads)
         self.max_model_len = engine_config.context_length(model.config)
         self.cache = KVCache(model.config, engine_config, model.dtype, model.device)
         self._model = model
@@ -171,10 +170,3 @@ def _completions(seq: Sequence) -> range:
     if num_samples > 1 and seq.num_output_tokens == 0 and not seq.request.params.beam_width:
         return range(num_samples)
     return range(seq.index, seq.index + 1)
-
-
-def _available_cores() -> int:
-    """Cores this process may run on, which a container or taskset can make fewer than exist."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,6 +6,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from services.runtime.message_size import MAX_CONTENT_BYTES
+
 __all__ = ["GatewayConfig"]
 
 _OptionalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{0,64}$")]
@@ -28,9 +30,9 @@ class GatewayConfig(BaseModel):
     # Time of a request that names none, and the longest one that may be asked for.
     default_timeout_s: float = Field(default=600.0, gt=0)
     max_timeout_s: float = Field(default=3600.0, gt=0)
-    # Of a JSON body, and of a form with a file. The services take messages of at most 16 MiB.
+    # Of a JSON body, and of a form with a file, which goes on in one message.
     max_body_bytes: int = Field(default=8 << 20, ge=1024)
-    max_upload_bytes: int = Field(default=12 << 20, ge=1024, le=15 << 20)
+    max_upload_bytes: int = Field(default=12 << 20, ge=1024, le=MAX_CONTENT_BYTES)
     # How long what an application says about its model is believed.
     catalog_ttl_s: float = Field(default=10.0, ge=0)
     # How long `/ready` waits for one service.

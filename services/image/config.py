@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.image.types import SchedulerName
+from services.runtime.message_size import MAX_CONTENT_BYTES
 
 __all__ = [
     "BatchingConfig",
@@ -18,10 +19,6 @@ __all__ = [
     "LoraConfig",
     "RequestLimitsConfig",
 ]
-
-# A replica sends and takes messages of 16 MiB. What is not picture in one is less than one of them,
-# and a PNG of noise is as large as its pixels.
-_MAX_MESSAGE_BYTES = 15 << 20
 
 
 class LoraConfig(BaseModel):
@@ -76,11 +73,11 @@ class RequestLimitsConfig(BaseModel):
     max_n: int = Field(default=10, ge=1, le=1024)
     max_width: int = Field(default=2048, ge=1)
     max_height: int = Field(default=2048, ge=1)
-    max_pixels: int = Field(default=1 << 20, ge=1, le=_MAX_MESSAGE_BYTES // 3)  # of one picture
+    max_pixels: int = Field(default=1 << 20, ge=1, le=MAX_CONTENT_BYTES // 3)  # of one picture
     max_num_steps: int = Field(default=150, ge=1, le=1000)
     max_guidance_scale: float = Field(default=30.0, ge=1.0, allow_inf_nan=False)
     # Of a picture to edit, and of its mask: two as large as the default fit one message.
-    max_image_bytes: int = Field(default=7 << 20, ge=1, le=_MAX_MESSAGE_BYTES)
+    max_image_bytes: int = Field(default=7 << 20, ge=1, le=MAX_CONTENT_BYTES)
     max_image_pixels: int = Field(default=16 << 20, ge=1)  # of the same, once decoded
     default_timeout_s: float = Field(default=600.0, gt=0)  # for calls without a deadline
 

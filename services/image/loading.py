@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from services.engine.devices import use_threads
 from services.image.config import ImageConfig
 from services.image.loop.async_engine import AsyncImageEngine
 from services.image.loop.limits import EngineLimits
@@ -41,8 +39,7 @@ async def load(
     options = ModelOptions(config.device, config.dtype, loras, config.tile_size)
 
     def load_model() -> DiffusionModel:
-        # Before the first parallel work of any thread: each takes the number from here.
-        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        use_threads(config.num_threads)
         return DiffusionModel.load(find_folder(config.model_path), options)
 
     model = await asyncio.to_thread(load_model)

@@ -13,12 +13,10 @@ import torch
 from services.engine.config import DType, GatingConfig
 from services.engine.weights import open_checkpoint, read_model_config, resolve_model
 from services.moe.expert_key import ExpertKey
+from services.runtime.message_size import MAX_CONTENT_BYTES
 from services.runtime.model_files import ModelFolderError
 
 __all__ = ["ModelFacts", "read_model_facts"]
-
-# What rows may take of a message: the platform passes 16 MiB on.
-_MAX_MESSAGE_BYTES = 15 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class ModelFacts:
     @property
     def max_message_rows(self) -> int:
         """Rows that one message can carry."""
-        return max(1, _MAX_MESSAGE_BYTES // (self.hidden_size * self.dtype.itemsize))
+        return max(1, MAX_CONTENT_BYTES // (self.hidden_size * self.dtype.itemsize))
 
     @property
     def keys(self) -> list[ExpertKey]:

@@ -9,6 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from services.runtime.message_size import MAX_CONTENT_BYTES
+
 __all__ = [
     "FileLimits",
     "LogConfig",
@@ -21,7 +23,6 @@ __all__ = [
 _Application = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 MIB = 1 << 20
-_MAX_CONTENT_BYTES = 15 * MIB  # what a message may carry: the platform passes 16 MiB on
 
 
 class RequestLimits(BaseModel):
@@ -31,7 +32,7 @@ class RequestLimits(BaseModel):
 
     max_collections: int = Field(default=1000, ge=1)
     # Of a file, a text, or all chunks.
-    max_document_bytes: int = Field(default=8 * MIB, ge=1, le=_MAX_CONTENT_BYTES)
+    max_document_bytes: int = Field(default=8 * MIB, ge=1, le=MAX_CONTENT_BYTES)
     max_chunks: int = Field(default=16384, ge=1)  # of one document
     max_chunk_bytes: int = Field(default=128 << 10, ge=1)  # UTF-8, of one that the client made
     max_document_characters: int = Field(default=16 * MIB, ge=1)  # of the text taken from a file
@@ -43,7 +44,7 @@ class RequestLimits(BaseModel):
     max_query_bytes: int = Field(default=32 << 10, ge=1)  # UTF-8, of one query
     max_document_ids: int = Field(default=1000, ge=1)  # of one Get or Delete
     max_page_size: int = Field(default=1000, ge=1)
-    max_response_bytes: int = Field(default=_MAX_CONTENT_BYTES, ge=1, le=_MAX_CONTENT_BYTES)
+    max_response_bytes: int = Field(default=MAX_CONTENT_BYTES, ge=1, le=MAX_CONTENT_BYTES)
     default_timeout_s: float = Field(default=600.0, gt=0)  # for calls without a deadline
 
 
@@ -92,7 +93,7 @@ class FileLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    max_file_bytes: int = Field(default=8 * MIB, ge=1, le=_MAX_CONTENT_BYTES)
+    max_file_bytes: int = Field(default=8 * MIB, ge=1, le=MAX_CONTENT_BYTES)
     max_files: int = Field(default=10_000, ge=1)
     max_total_bytes: int = Field(default=512 * MIB, ge=1)
 

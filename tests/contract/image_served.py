@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import common_pb2
 from orrery.v1 import image_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import EmbeddingServiceStub
 from orrery.v1.image_pb2_grpc import ImageServiceStub
 from services.image.config import BatchingConfig, ImageConfig, RequestLimitsConfig
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 
 APPLICATION = "diffusion"
 RANKING_APPLICATION = "clip"

@@ -26,11 +26,12 @@ from services.engine.request import FinishReason, Request, SamplingParams
 from services.generation.config import RemoteExpertsConfig
 from services.generation.remote_experts import RemoteExperts
 from services.moe.tensors import to_message
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 
 APPLICATION = "moe-router"
 OPTIONS = [
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 ENGINE = EngineConfig(
     dtype="float32", num_threads=1, kv_cache_bytes=8 << 20, max_num_seqs=8, block_size=8

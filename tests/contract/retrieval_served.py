@@ -12,10 +12,10 @@ from pathlib import Path
 
 import grpc
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import retrieval_pb2 as pb
 from orrery.v1.file_pb2_grpc import FileServiceStub
 from orrery.v1.retrieval_pb2_grpc import RetrievalServiceStub
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from tests.fakes.redis_server import redis_server
 from tests.fakes.retrieval_server import RunningRetrieval, retrieval_server_in_thread
 

@@ -11,11 +11,8 @@ and `clip_servicer` gives the servicer alone, for tests that have a server.
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
-import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +21,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.embedding.config import EmbeddingConfig
 from services.embedding.loading import load_models
 from services.embedding.registration import add_to_server
@@ -32,8 +28,10 @@ from services.embedding.service import EmbeddingService
 from services.embedding.servicer import EmbeddingServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.rpc import RpcPolicy
+from tests.fakes.in_thread import in_thread
 from tests.fakes.random_clip import random_clip_folder
 
 SERVICE = "orrery.v1.EmbeddingService"
@@ -98,25 +96,5 @@ async def clip_server(folder: Path | None = None, **options: Any) -> AsyncIterat
 @contextmanager
 def clip_server_in_thread(folder: Path | None = None, **options: Any) -> Iterator[RunningClip]:
     """The same server on an event loop of its own thread."""
-    with asyncio.Runner() as runner:
-        started: Future[RunningClip] = Future()
-        stop = asyncio.Event()
-
-        async def serve() -> None:
-            try:
-                async with clip_server(folder, **options) as server:
-                    started.set_result(server)
-                    await stop.wait()
-            except BaseException as error:
-                if started.done():
-                    raise
-                started.set_exception(error)
-
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(serve(),), name="clip-server")
-        thread.start()
-        try:
-            yield started.result(timeout=60)
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(timeout=30)
+    with in_thread(clip_server(folder, **options), "clip-server") as running:
+        yield running

@@ -10,10 +10,7 @@ asynchronous; `generation_server_in_thread` serves tests of synchronous clients.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +26,7 @@ from services.generation.servicer import GenerationServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
 from services.runtime.rpc import RpcPolicy
+from tests.fakes.in_thread import in_thread
 from tests.fakes.toy_backend import ToyBackend
 
 SERVICE = "orrery.v1.GenerationService"
@@ -81,20 +79,5 @@ def generation_server_in_thread(
     api_keys: tuple[str, ...] = (),
 ) -> Iterator[RunningServer]:
     """The same server on an event loop of its own thread, for tests of synchronous clients."""
-    with asyncio.Runner() as runner:
-        started: Future[RunningServer] = Future()
-        stop = asyncio.Event()
-
-        async def serve() -> None:
-            async with generation_server(backend, config, api_keys) as server:
-                started.set_result(server)
-                await stop.wait()
-
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(serve(),), name="generation-server")
-        thread.start()
-        try:
-            yield started.result(timeout=30)
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(timeout=30)
+    with in_thread(generation_server(backend, config, api_keys), "generation-server") as running:
+        yield running

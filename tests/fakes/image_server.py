@@ -13,11 +13,8 @@ listens there. Health and reflection are on, as on the platform; there is one ap
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +24,6 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.image.config import ImageConfig
 from services.image.metrics import ImageMetrics
 from services.image.ranking import PeerRanker, Ranker
@@ -36,9 +32,11 @@ from services.image.service import Engine, ImageService
 from services.image.servicer import ImageServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.peer import Caller, Peer
 from services.runtime.rpc import RpcPolicy
+from tests.fakes.in_thread import in_thread
 from tests.fakes.scripted_images import ScriptedEngine, scripted_model
 
 SERVICE = "orrery.v1.ImageService"
@@ -137,25 +135,5 @@ def image_server_in_thread(
     engine: Engine | None = None, config: ImageConfig = CONFIG, **options: Any
 ) -> Iterator[RunningImageServer]:
     """The same server on an event loop of its own thread, for tests of synchronous clients."""
-    with asyncio.Runner() as runner:
-        started: Future[RunningImageServer] = Future()
-        stop = asyncio.Event()
-
-        async def serve() -> None:
-            try:
-                async with image_server(engine, config, **options) as server:
-                    started.set_result(server)
-                    await stop.wait()
-            except BaseException as error:
-                if started.done():
-                    raise
-                started.set_exception(error)
-
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(serve(),), name="image-server")
-        thread.start()
-        try:
-            yield started.result(timeout=30)
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(timeout=30)
+    with in_thread(image_server(engine, config, **options), "image-server") as running:
+        yield running

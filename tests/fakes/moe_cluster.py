@@ -11,9 +11,7 @@ shards that run elsewhere, by name.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,9 +35,11 @@ from services.moe.shard.service import ShardService
 from services.moe.shard.servicer import ShardServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.peer import Peer
 from services.runtime.rpc import RpcPolicy
+from tests.fakes.in_thread import in_thread
 
 __all__ = [
     "FAILURES",
@@ -53,8 +53,8 @@ __all__ = [
 
 MODEL_NAME = "tiny-moe"
 OPTIONS = [
-    ("grpc.max_receive_message_length", 16 << 20),
-    ("grpc.max_send_message_length", 16 << 20),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
 ]
 # Short, so that a test that loses a shard does not wait for long.
 FAILURES = FailureConfig(
@@ -166,25 +166,5 @@ async def moe_cluster(
 @contextmanager
 def moe_cluster_in_thread(folder: Path, **options: Any) -> Iterator[RunningCluster]:
     """The same on an event loop of its own thread, for tests of synchronous decoders."""
-    with asyncio.Runner() as runner:
-        started: Future[RunningCluster] = Future()
-        stop = asyncio.Event()
-
-        async def serve() -> None:
-            try:
-                async with moe_cluster(folder, **options) as cluster:
-                    started.set_result(cluster)
-                    await stop.wait()
-            except BaseException as error:
-                if started.done():
-                    raise
-                started.set_exception(error)
-
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(serve(),), name="moe-cluster")
-        thread.start()
-        try:
-            yield started.result(timeout=60)
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(timeout=60)
+    with in_thread(moe_cluster(folder, **options), "moe-cluster") as running:
+        yield running

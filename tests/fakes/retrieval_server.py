@@ -16,9 +16,7 @@ import argparse
 import asyncio
 import signal
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
-from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,6 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.embedding.registration import add_to_server as add_embedding_to_server
 from services.retrieval.config import RetrievalConfig
 from services.retrieval.embedder import PeerEmbedder
@@ -39,10 +36,12 @@ from services.runtime import store
 from services.runtime.auth import Authenticator
 from services.runtime.config import Settings
 from services.runtime.health import HealthServicer
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.peer import Peer
 from services.runtime.rpc import RpcPolicy
 from tests.fakes.hash_embedding import HashEmbeddingServicer
+from tests.fakes.in_thread import in_thread
 
 SERVICES = ("orrery.v1.RetrievalService", "orrery.v1.FileService", "orrery.v1.EmbeddingService")
 
@@ -138,28 +137,8 @@ def retrieval_server_in_thread(
     redis_url: str, data_dir: Path, **options: Any
 ) -> Iterator[RunningRetrieval]:
     """The same server on an event loop of its own thread, for tests of synchronous clients."""
-    with asyncio.Runner() as runner:
-        started: Future[RunningRetrieval] = Future()
-        stop = asyncio.Event()
-
-        async def serve() -> None:
-            try:
-                async with retrieval_server(redis_url, data_dir, **options) as server:
-                    started.set_result(server)
-                    await stop.wait()
-            except BaseException as error:
-                if started.done():
-                    raise
-                started.set_exception(error)
-
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(serve(),), name="retrieval-server")
-        thread.start()
-        try:
-            yield started.result(timeout=60)
-        finally:
-            loop.call_soon_threadsafe(stop.set)
-            thread.join(timeout=30)
+    with in_thread(retrieval_server(redis_url, data_dir, **options), "retrieval-server") as running:
+        yield running
 
 
 async def _main(arguments: argparse.Namespace) -> None:

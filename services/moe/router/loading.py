@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Mapping
 
-import torch
-
 from services.engine.config import EngineConfig
+from services.engine.devices import use_threads
 from services.engine.expert_weights import load_gates, load_shared_experts
 from services.moe.model_facts import ModelFacts, read_model_facts
 from services.moe.router.capacity import Capacity
@@ -43,8 +41,7 @@ async def load_model(config: RouterConfig, model_folder: str) -> tuple[ModelFact
     """Reads beside the event loop. Raises as `read_model_facts`."""
 
     def read() -> tuple[ModelFacts, LayerGates]:
-        # Before the first parallel work of any thread: each takes the number from here.
-        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        use_threads(config.num_threads)
         model = read_model_facts(model_folder, config.dtype)
         gates = load_gates(model.folder, config.dtype, config.device)
         shared = load_shared_experts(model.folder, config.dtype, config.device)

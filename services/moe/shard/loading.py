@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Mapping
 
 import torch
 
+from services.engine.devices import use_threads
 from services.engine.expert_weights import load_experts
 from services.engine.layers.mlp import GatedMLP
 from services.moe.expert_key import ExpertKey
@@ -29,8 +29,7 @@ async def load_shard(
     """
 
     def read() -> ModelFacts:
-        # Before the first parallel work of any thread: each takes the number from here.
-        torch.set_num_threads(config.num_threads or len(os.sched_getaffinity(0)))
+        use_threads(config.num_threads)
         return read_model_facts(model_folder, config.dtype)
 
     model = await asyncio.to_thread(read)

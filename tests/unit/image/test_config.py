@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from services.image.config import ImageConfig, RequestLimitsConfig
 from services.image.png import encode_png
 from services.image.types import SchedulerName
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 
 MODEL = {"model_name": "m", "model_path": "models/m"}
 

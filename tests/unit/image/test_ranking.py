@@ -10,7 +10,6 @@ import grpc
 import numpy as np
 import pytest
 
-from deploy.ray_environment import MAX_MESSAGE_BYTES
 from orrery.v1 import embedding_pb2 as pb
 from orrery.v1.embedding_pb2_grpc import (
     EmbeddingServiceServicer,
@@ -26,6 +25,7 @@ from services.runtime.errors import (
     NotReady,
     OrreryError,
 )
+from services.runtime.message_size import MAX_MESSAGE_BYTES
 from services.runtime.peer import Caller, Peer
 from services.runtime.rpc import Call, RpcPolicy, unary
 
