@@ -11,7 +11,8 @@
         answer = client.ask("Who commands the Veloria?", collection="docs")
         print(answer.text, [citation.quote for citation in answer.citations])
 
-`client.collections` and `client.documents` manage what is searched. `AsyncClient` is the same for
+`client.collections` and `client.documents` manage what is searched, `client.images` makes pictures,
+`client.moe` shows and moves the experts of a mixture. `AsyncClient` is the same for
 asyncio. What can be raised is in `orrery.errors`, what is returned in `orrery.results`; `orrery.v1`
 are the generated messages and stubs of the contract.
 """
@@ -24,6 +25,7 @@ from orrery.client import Client
 from orrery.client_collections import AsyncCollections, Collections
 from orrery.client_documents import AsyncDocuments, Documents
 from orrery.client_images import AsyncImages, Images
+from orrery.client_moe import AsyncMoe, Moe
 from orrery.documents import Document, DocumentChunk, DocumentSource, MetadataInput
 from orrery.errors import (
     AlreadyExistsError,
@@ -61,6 +63,7 @@ from orrery.requests.embedding import (
 )
 from orrery.requests.generation import Chat, PromptInput, SamplingOptions
 from orrery.requests.images import DiffusionScheduler, ImageOptions, PreviewKind
+from orrery.requests.moe import RoutingInput
 from orrery.requests.pictures import ImageInput
 from orrery.requests.rag import AnswerMode, AskOptions
 from orrery.requests.search import SearchMode, SearchOptions
@@ -88,6 +91,9 @@ from orrery.results import (
     EmbeddingLoad,
     EmbeddingModelInfo,
     EmbedResult,
+    ExpertLoad,
+    ExpertMove,
+    ExpertPlacement,
     FileProblem,
     FinishReason,
     GeneratedImage,
@@ -106,27 +112,39 @@ from orrery.results import (
     IngestReport,
     LabelScore,
     LatentTensor,
+    LayerAnalysis,
+    LayerLoad,
+    LayerRouting,
     Load,
     Metadata,
     MetadataField,
     MetadataValue,
     ModelInfo,
+    MoeLoad,
+    MoeModelInfo,
     Passages,
+    Placement,
     PositionLogprobs,
     RagLoad,
+    RebalanceResult,
     RequestLimits,
     RerankedPassage,
     RerankResult,
     RetrievalLoad,
+    RouteResult,
+    RoutingAnalysis,
     ScoreResult,
     SearchBatchResult,
     SearchResult,
+    ShardBalance,
+    ShardStatus,
     SimilarityResult,
     SnapshotInfo,
     StageTiming,
     StoredDocument,
     StreamEvent,
     Timing,
+    TokenClassRouting,
     TokenizeResult,
     TokenLogprob,
     UpsertReport,
@@ -155,6 +173,7 @@ __all__ = [
     "AsyncDocuments",
     "AsyncImageStream",
     "AsyncImages",
+    "AsyncMoe",
     "AsyncTextStream",
     "AsyncUpsertStream",
     "AuthenticationError",
@@ -192,6 +211,9 @@ __all__ = [
     "EmbeddingLoad",
     "EmbeddingModelInfo",
     "EmbeddingPurpose",
+    "ExpertLoad",
+    "ExpertMove",
+    "ExpertPlacement",
     "Field",
     "FileProblem",
     "Filter",
@@ -220,6 +242,9 @@ __all__ = [
     "InvalidRequestError",
     "LabelScore",
     "LatentTensor",
+    "LayerAnalysis",
+    "LayerLoad",
+    "LayerRouting",
     "Load",
     "Metadata",
     "MetadataField",
@@ -227,24 +252,32 @@ __all__ = [
     "MetadataValue",
     "ModelInfo",
     "ModelNotFoundError",
+    "Moe",
+    "MoeLoad",
+    "MoeModelInfo",
     "NotFoundError",
     "NotReadyError",
     "OrreryError",
     "OverloadedError",
     "Passages",
     "PermissionDeniedError",
+    "Placement",
     "PositionLogprobs",
     "PreviewKind",
     "ProgressInput",
     "PromptInput",
     "RagLoad",
     "RateLimitedError",
+    "RebalanceResult",
     "RequestLimits",
     "RerankMethod",
     "RerankResult",
     "RerankedPassage",
     "ResourceNotFoundError",
     "RetrievalLoad",
+    "RouteResult",
+    "RoutingAnalysis",
+    "RoutingInput",
     "SamplingOptions",
     "ScoreResult",
     "SearchBatchResult",
@@ -253,6 +286,8 @@ __all__ = [
     "SearchResult",
     "ServiceNames",
     "ServiceNotFoundError",
+    "ShardBalance",
+    "ShardStatus",
     "SimilarityInput",
     "SimilarityResult",
     "SnapshotInfo",
@@ -261,6 +296,7 @@ __all__ = [
     "StreamEvent",
     "TextStream",
     "Timing",
+    "TokenClassRouting",
     "TokenLogprob",
     "TokenizeResult",
     "UnavailableError",

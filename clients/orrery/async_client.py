@@ -18,11 +18,13 @@ from orrery.calls.common import CallOptions
 from orrery.calls.embedding import EmbeddingCalls
 from orrery.calls.generation import GenerationCalls
 from orrery.calls.images import ImageCalls
+from orrery.calls.moe import MoeCalls
 from orrery.calls.rag import RagCalls
 from orrery.calls.retrieval import RetrievalCalls
 from orrery.client_collections import AsyncCollections
 from orrery.client_documents import AsyncDocuments
 from orrery.client_images import AsyncImages
+from orrery.client_moe import AsyncMoe
 from orrery.consistency import ConsistencyTokens
 from orrery.exchange import AsyncExchange
 from orrery.ingest.progress import ProgressInput, reporting
@@ -106,6 +108,7 @@ class AsyncClient:
         self.collections = AsyncCollections(self._connection, self._retrieval)
         self.documents = AsyncDocuments(self._connection, self._retrieval)
         self.images = AsyncImages(self._connection, ImageCalls(self.settings))
+        self.moe = AsyncMoe(self._connection, MoeCalls(self.settings))
 
     async def generate(
         self,

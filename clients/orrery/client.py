@@ -17,11 +17,13 @@ from orrery.calls.common import CallOptions
 from orrery.calls.embedding import EmbeddingCalls
 from orrery.calls.generation import GenerationCalls
 from orrery.calls.images import ImageCalls
+from orrery.calls.moe import MoeCalls
 from orrery.calls.rag import RagCalls
 from orrery.calls.retrieval import RetrievalCalls
 from orrery.client_collections import Collections
 from orrery.client_documents import Documents
 from orrery.client_images import Images
+from orrery.client_moe import Moe
 from orrery.connection import Connection
 from orrery.consistency import ConsistencyTokens
 from orrery.exchange import Exchange
@@ -83,7 +85,7 @@ class Client:
         max_retries: Most repetitions of one call.
         num_channels: Connections to spread calls over; each carries 100 calls at once.
         credentials: For TLS with other certificates, made by `grpc.ssl_channel_credentials`.
-        services: Names of the applications for embedding, CLIP, pictures, retrieval and RAG.
+        services: Names of the applications for all that is not text generation.
         read_your_writes: Reads of a collection wait until the replica that answers them has this
             client's own writes to it; otherwise they see what that replica has.
 
@@ -125,6 +127,7 @@ class Client:
         self.collections = Collections(self._connection, self._retrieval)
         self.documents = Documents(self._connection, self._retrieval)
         self.images = Images(self._connection, ImageCalls(self.settings))
+        self.moe = Moe(self._connection, MoeCalls(self.settings))
 
     def generate(
         self,

@@ -47,6 +47,7 @@ class ServiceNames:
     rag: str = "rag"
     clip: str = "clip"
     image: str = "diffusion"
+    moe: str = "moe-router"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

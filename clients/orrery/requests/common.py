@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from orrery.channels import MAX_MESSAGE_BYTES
 from orrery.errors import InvalidRequestError
 
-__all__ = ["assign", "choose", "read_file"]
+__all__ = ["assign", "assign_text_or_ids", "choose", "read_file"]
 
 
 def assign(message: Any, name: str, value: Any, field: str | None = None) -> None:
@@ -27,6 +27,17 @@ def assign(message: Any, name: str, value: Any, field: str | None = None) -> Non
         raise InvalidRequestError(f"{where}: {error}", field=where) from error
     except (TypeError, AttributeError) as error:
         raise TypeError(f"{where}: {type(value).__name__} does not fit: {error}") from error
+
+
+def assign_text_or_ids(message: Any, value: str | Iterable[int], field: str) -> None:
+    """Sets `text` or `token_ids`, whichever a value is, with errors that name `field`."""
+    if isinstance(value, str):
+        assign(message, "text", value, field)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
+        message.token_ids.SetInParent()
+        assign(message.token_ids, "ids", list(value), field)
+    else:
+        raise TypeError(f"{field}: expected a text or token ids, got {type(value).__name__}")
 
 
 def choose(choices: Mapping[str, int], value: Any, field: str) -> int:

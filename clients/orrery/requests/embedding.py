@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
-from orrery.requests.common import assign, choose
+from orrery.requests.common import assign, assign_text_or_ids, choose
 from orrery.requests.pictures import ImageInput, Picture, as_images
 from orrery.v1 import embedding_pb2 as pb
 
@@ -52,14 +52,7 @@ def build_embed(
     """An `EmbedText` request; one bare text is one input."""
     request = pb.EmbedTextRequest()
     for i, each in enumerate([inputs] if isinstance(inputs, str) else inputs):
-        message, field = request.inputs.add(), f"inputs[{i}]"
-        if isinstance(each, str):
-            assign(message, "text", each, field)
-        elif isinstance(each, Iterable) and not isinstance(each, bytes | bytearray):
-            message.token_ids.SetInParent()
-            assign(message.token_ids, "ids", list(each), field)
-        else:
-            raise TypeError(f"{field}: expected a text or token ids, got {type(each).__name__}")
+        assign_text_or_ids(request.inputs.add(), each, f"inputs[{i}]")
     if purpose is not None:
         request.purpose = choose(PURPOSES, purpose, "purpose")  # type: ignore[assignment]
     for name, value in (("dimensions", dimensions), ("truncate", truncate)):

@@ -17,8 +17,9 @@ from orrery import errors, results
 from orrery.client_collections import AsyncCollections, Collections
 from orrery.client_documents import AsyncDocuments, Documents
 from orrery.client_images import AsyncImages, Images
+from orrery.client_moe import AsyncMoe, Moe
 from orrery.requests import generation as requests
-from orrery.v1 import common_pb2, embedding_pb2, image_pb2, rag_pb2, retrieval_pb2
+from orrery.v1 import common_pb2, embedding_pb2, image_pb2, moe_pb2, rag_pb2, retrieval_pb2
 from orrery.v1 import generation_pb2 as pb
 
 CLIENTS = Path(orrery.__file__).parent.parent
@@ -46,6 +47,8 @@ def test_every_error_and_every_result_is_exported() -> None:
         AsyncDocuments,
         Images,
         AsyncImages,
+        Moe,
+        AsyncMoe,
     ],
 )
 def test_every_type_in_a_signature_can_be_imported_from_the_package(kind: type) -> None:
@@ -113,6 +116,21 @@ def test_sampling_options_are_the_fields_of_the_contract() -> None:
         (results.GeneratedImage, image_pb2.GeneratedImage),
         (results.ImageModelInfo, image_pb2.GetImageModelResponse),
         (results.ImageLoad, image_pb2.ImageServiceGetLoadResponse),
+        (results.LayerRouting, moe_pb2.LayerRouting),
+        (results.RouteResult, moe_pb2.RouteResponse),
+        (results.LayerAnalysis, moe_pb2.LayerAnalysis),
+        (results.TokenClassRouting, moe_pb2.TokenClassRouting),
+        (results.RoutingAnalysis, moe_pb2.AnalyzeResponse),
+        (results.LayerLoad, moe_pb2.LayerLoad),
+        (results.ShardStatus, moe_pb2.ShardStatus),
+        (results.ExpertLoad, moe_pb2.GetExpertLoadResponse),
+        (results.ExpertPlacement, moe_pb2.ExpertPlacement),
+        (results.Placement, moe_pb2.GetPlacementResponse),
+        (results.ExpertMove, moe_pb2.ExpertMove),
+        (results.ShardBalance, moe_pb2.ShardBalance),
+        (results.RebalanceResult, moe_pb2.RebalanceResponse),
+        (results.MoeModelInfo, moe_pb2.GetMoeModelResponse),
+        (results.MoeLoad, moe_pb2.MoeRouterServiceGetLoadResponse),
         (results.Chunk, retrieval_pb2.Chunk),
         (results.Collection, retrieval_pb2.Collection),
         (results.StoredDocument, retrieval_pb2.StoredDocument),
@@ -194,6 +212,7 @@ def test_both_clients_have_the_same_methods_with_the_same_arguments() -> None:
     assert methods(orrery.Client) == methods(orrery.AsyncClient)
     assert methods(Collections) == methods(AsyncCollections)
     assert methods(Images) == methods(AsyncImages)
+    assert methods(Moe) == methods(AsyncMoe)
     assert methods(Documents) == methods(AsyncDocuments, documents="Iterable[DocumentSource]")
     signatures = (inspect.signature(c) for c in (orrery.Client, orrery.AsyncClient))
     assert len({str(signature).partition("->")[0] for signature in signatures}) == 1
