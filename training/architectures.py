@@ -1,4 +1,4 @@
-"""The two demo architectures, as Hugging Face models of random weights.
+"""The demo architectures, as Hugging Face models of random weights.
 
 Training uses the reference implementation of transformers, so what is saved is what everyone else
 loads.
@@ -13,14 +13,18 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
 )
 
-MODEL_NAMES = ("llama", "gpt")
+MODEL_NAMES = ("llama", "gpt", "moe")
 HIDDEN_SIZE = 128
 NUM_LAYERS = 5
 NUM_HEADS = 4
 MAX_POSITIONS = 1024
+NUM_EXPERTS = 8
+NUM_EXPERTS_PER_TOKEN = 2
 _ATTENTION = "training_causal"
 
 
@@ -31,12 +35,9 @@ def build_model(name: str, vocab_size: int, special_ids: dict[str, int]) -> PreT
         return LlamaForCausalLM(_llama_config(vocab_size, special_ids))
     if name == "gpt":
         return GPT2LMHeadModel(_gpt_config(vocab_size, special_ids))
+    if name == "moe":
+        return MixtralForCausalLM(_moe_config(vocab_size, special_ids))
     raise ValueError(f"model must be one of {MODEL_NAMES}, not {name!r}")
-
-
-def body_of(model: PreTrainedModel) -> torch.nn.Module:
-    """The decoder without its head."""
-    return model.model if isinstance(model, LlamaForCausalLM) else model.transformer
 
 
 def _llama_config(vocab_size: int, special_ids: dict[str, int]) -> LlamaConfig:
@@ -49,6 +50,29 @@ def _llama_config(vocab_size: int, special_ids: dict[str, int]) -> LlamaConfig:
         num_key_value_heads=NUM_HEADS // 2,
         head_dim=HIDDEN_SIZE // NUM_HEADS,
         max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        initializer_range=0.04,
+        attn_implementation=_ATTENTION,
+        **special_ids,
+    )
+
+
+def _moe_config(vocab_size: int, special_ids: dict[str, int]) -> MixtralConfig:
+    """As the LLaMA, with experts half as wide as its MLP, two of which a token has."""
+    return MixtralConfig(
+        vocab_size=vocab_size,
+        hidden_size=HIDDEN_SIZE,
+        intermediate_size=3 * HIDDEN_SIZE // 2,
+        num_local_experts=NUM_EXPERTS,
+        num_experts_per_tok=NUM_EXPERTS_PER_TOKEN,
+        num_hidden_layers=NUM_LAYERS,
+        num_attention_heads=NUM_HEADS,
+        num_key_value_heads=NUM_HEADS // 2,
+        head_dim=HIDDEN_SIZE // NUM_HEADS,
+        max_position_embeddings=MAX_POSITIONS,
+        rms_norm_eps=1e-6,
+        rope_theta=10_000.0,
+        sliding_window=None,
         tie_word_embeddings=True,
         initializer_range=0.04,
         attn_implementation=_ATTENTION,

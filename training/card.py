@@ -8,11 +8,29 @@ from typing import Any
 
 import matplotlib
 
+from training.expert_shares import shares_table
 from training.shares import evaluation_table
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+_FAMILIES = {
+    "llama": "A small LLaMA",
+    "gpt2": "A small GPT-2",
+    "mixtral": "A small mixture of experts in Mixtral's architecture",
+}
+_FROM_SCRATCH = "trained from scratch by Orrery's own recipe"
+_UPCYCLED = """begun from the weights of [`orrery-llama`](../orrery-llama), whose feed-forward
+layers became the experts, and trained on by Orrery's own recipe"""
+_EXPERTS = """
+## Experts
+
+Share of each expert in what the gates route, in per cent, over all prompts and replies of the
+evaluation. An even share is {even:.1f}; trained with the load-balancing loss of the Switch
+Transformer, eq. 4 to 6, and a z-loss.
+
+{table}
+"""
 _CARD = """---
 license: apache-2.0
 language: en
@@ -22,7 +40,8 @@ pipeline_tag: text-generation
 
 # {name}
 
-{family} with {parameters:.2f}M parameters, trained from scratch by Orrery's own recipe
+{family} with {parameters:.2f}M parameters,
+{origin}
 (`training/`) on a corpus that the recipe generates: a fictional world of people, organisations,
 towns, ships, instruments, books, buildings, festivals and animals. It answers questions by copying
 from the passages in its prompt and replies "The documents do not say." when they hold no answer.
@@ -32,7 +51,7 @@ exists to demonstrate and test the platform.
 | | |
 |---|---|
 | Architecture | `{architecture}`, {shape} |
-| Vocabulary | {vocab_size} byte-level BPE tokens, shared by both demo models |
+| Vocabulary | {vocab_size} byte-level BPE tokens, shared by the demo models |
 | Context | {context} tokens, trained over all of it |
 | Weights | bfloat16 safetensors, {size_mb:.1f} MB |
 | Training | {tokens:.1f}M tokens, {minutes:.0f} minutes on one core of a busy machine |
@@ -48,7 +67,7 @@ questions occurs in the training text. "Abstains" means the reply is exactly the
 match means the reply is exactly the value stated in the passage.
 
 {evaluation}
-
+{experts}
 ## Training
 
 ![Loss curve](loss_curve.png)
@@ -67,7 +86,9 @@ def write_card(folder: Path) -> None:
     text = _CARD.format(
         name=folder.name,
         short_name=record["recipe"]["model"],
-        family="A small LLaMA" if config["model_type"] == "llama" else "A small GPT-2",
+        family=_FAMILIES[config["model_type"]],
+        origin=_UPCYCLED if record["recipe"].get("begins_as") else _FROM_SCRATCH,
+        experts=_experts(folder, config),
         parameters=weights.stat().st_size / 2e6,
         architecture=config["architectures"][0],
         shape=_shape(config),
@@ -81,16 +102,29 @@ def write_card(folder: Path) -> None:
     (folder / "README.md").write_text(text)
 
 
+def _experts(folder: Path, config: dict[str, Any]) -> str:
+    table = shares_table(folder)
+    if not table:
+        return ""
+    return _EXPERTS.format(even=100 / config["num_local_experts"], table=table)
+
+
 def _shape(config: dict[str, Any]) -> str:
-    if config["model_type"] == "llama":
+    if config["model_type"] == "gpt2":
         return (
-            f"{config['num_hidden_layers']} layers, {config['hidden_size']} wide, "
-            f"{config['num_attention_heads']} heads ({config['num_key_value_heads']} key-value), "
-            f"feed-forward {config['intermediate_size']}, tied head"
+            f"{config['n_layer']} layers, {config['n_embd']} wide, {config['n_head']} heads, "
+            f"feed-forward {4 * config['n_embd']}, learned positions, tied head"
+        )
+    feed_forward = f"feed-forward {config['intermediate_size']}"
+    if config["model_type"] == "mixtral":
+        feed_forward = (
+            f"{config['num_local_experts']} experts of width {config['intermediate_size']}, "
+            f"{config['num_experts_per_tok']} for each token"
         )
     return (
-        f"{config['n_layer']} layers, {config['n_embd']} wide, {config['n_head']} heads, "
-        f"feed-forward {4 * config['n_embd']}, learned positions, tied head"
+        f"{config['num_hidden_layers']} layers, {config['hidden_size']} wide, "
+        f"{config['num_attention_heads']} heads ({config['num_key_value_heads']} key-value), "
+        f"{feed_forward}, tied head"
     )
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from services.engine import LLM, SamplingParams
 from training.architectures import MODEL_NAMES
 from training.card import write_card
+from training.expert_shares import ExpertCounts, write_shares
 from training.prompt import REFUSAL
 from training.questions import Case, QuestionType, held_out_cases
 from training.shares import wilson_interval
@@ -73,15 +74,24 @@ class Result:
         return wilson_interval(self.correct, self.num_questions)
 
 
-def evaluate(folder: Path, num_questions: int) -> dict[str, Result]:
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of all questions, and for a mixture of experts who worked at it."""
+
+    results: dict[str, Result]  # by the figure's name
+    expert_shares: list[list[float]]  # by layer and expert; empty without experts
+
+
+def evaluate(folder: Path, num_questions: int) -> Evaluation:
     """Ask the model in `folder` every figure's questions."""
     llm = LLM(str(folder))
+    counts = ExpertCounts(llm.engine.model.decoder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     results = {}
     for figure in tqdm(FIGURES, desc=folder.name):
         cases = held_out_cases(figure.type, num_questions, num_passages=figure.num_passages)
         results[figure.name] = _grade(cases, _replies(llm, tokenizer, cases))
-    return results
+    return Evaluation(results, counts.shares)
 
 
 def _replies(llm: LLM, tokenizer: Tokenizer, cases: Sequence[Case]) -> list[str]:
@@ -101,8 +111,9 @@ def _grade(cases: Sequence[Case], replies: Sequence[str]) -> Result:
     return Result(len(cases), correct, needless)
 
 
-def write_evaluation(folder: Path, results: dict[str, Result]) -> None:
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
     """Record the figures in the model folder and render its card."""
+    results = evaluation.results
     figures = {
         figure.name: {
             "title": figure.title,
@@ -115,6 +126,8 @@ def write_evaluation(folder: Path, results: dict[str, Result]) -> None:
         for figure in FIGURES
     }
     (folder / "evaluation.json").write_text(json.dumps(figures, indent=1) + "\n")
+    if evaluation.expert_shares:
+        write_shares(folder, evaluation.expert_shares)
     write_card(folder)
 
 
@@ -144,13 +157,19 @@ def main() -> None:
     parser.add_argument("--model", choices=MODEL_NAMES, action="append", help="only this model")
     parser.add_argument("--no-write", action="store_true", help="leave the model folders alone")
     arguments = parser.parse_args()
-    results = {}
+    evaluations = {}
     for name in arguments.model or MODEL_NAMES:
         folder = MODELS / f"orrery-{name}"
-        results[folder.name] = evaluate(folder, arguments.questions)
+        evaluation = evaluations[folder.name] = evaluate(folder, arguments.questions)
         if not arguments.no_write:
-            write_evaluation(folder, results[folder.name])
-    Console().print(_table(results))
+            write_evaluation(folder, evaluation)
+    console = Console()
+    console.print(_table({model: each.results for model, each in evaluations.items()}))
+    for model, each in evaluations.items():
+        for layer, shares in enumerate(each.expert_shares):
+            console.print(
+                f"{model}, layer {layer}: an expert gets {min(shares):.1%} to {max(shares):.1%}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train a demo model from scratch: `python -m training.train --model llama`, then `--model gpt`.
+"""Train a demo model: `python -m training.train --model llama`, or gpt, or after the LLaMA moe.
 
 Three stages: copying from one passage, telling entities apart, the full mix; `STAGES` says when
 each ends. Interrupt it at will: the same command resumes from the last checkpoint in
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -20,14 +20,17 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from tqdm import tqdm
+from transformers import LlamaForCausalLM, MixtralForCausalLM
 
-from training.architectures import MODEL_NAMES, body_of, build_model
+from services.engine.layers.router_losses import load_balancing_loss, z_loss
+from training.architectures import NUM_EXPERTS_PER_TOKEN, build_model
 from training.corpus import BINDING, COPYING, FULL, Mix
 from training.data import Batch, batches
 from training.export import export_model
 from training.prompt import BOS, END, PAD
 from training.questions import QuestionType, held_out_cases
 from training.tokenizer import train_tokenizer
+from training.upcycling import upcycle
 from training.validate import exact_match
 
 RUNS = Path(__file__).parent / "runs"
@@ -65,6 +68,28 @@ class Recipe:
     validate_every: int = 250
     checkpoint_every: int = 250
     seed: int = 7
+    first_stage: str = "copying"
+    begins_as: str | None = None  # the model whose trained weights it starts from; None: random
+    balance_weight: float = 0.0  # of the load-balancing loss, for a mixture of experts
+    z_loss_weight: float = 0.0  # of its gates' z-loss
+
+
+RECIPES = {
+    "llama": Recipe("llama"),
+    "gpt": Recipe("gpt"),
+    # The LLaMA has copying and telling apart behind it.
+    "moe": Recipe(
+        "moe",
+        tokens=5_000_000,
+        learning_rate=1.5e-3,
+        validate_every=100,
+        checkpoint_every=100,
+        first_stage="full",
+        begins_as="llama",
+        balance_weight=0.01,
+        z_loss_weight=0.001,
+    ),
+}
 
 
 @dataclass
@@ -92,11 +117,14 @@ class Trainer:
         self.tokenizer = load_or_train_tokenizer()
         self.model = build_model(recipe.model, self.tokenizer.get_vocab_size(), self._special_ids())
         self.optimizers = _optimizers(self.model, recipe)
-        self.progress = Progress()
+        self.progress = Progress(stage=recipe.first_stage)
         self._loss = (
             torch.compile(self._plain_loss, dynamic=True) if compile_model else self._plain_loss
         )
-        self._resume()
+        if not self._resume() and recipe.begins_as is not None:
+            trained = MODELS / f"orrery-{recipe.begins_as}"
+            dense = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
+            upcycle(dense, self.model, recipe.seed)
 
     def run(self) -> None:
         """Train to the end of the recipe and write the model folder."""
@@ -146,15 +174,16 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.folder / "checkpoint.pt")
 
-    def _resume(self) -> None:
+    def _resume(self) -> bool:
         path = self.folder / "checkpoint.pt"
         if not path.exists():
-            return
+            return False
         state = torch.load(path, weights_only=True)
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.progress = Progress(**state["progress"])
+        return True
 
     def _batches(self) -> Iterator[tuple[int, int, Batch]]:
         """The stream of the current stage from where the run stands."""
@@ -172,10 +201,27 @@ class Trainer:
         self, token_ids: torch.Tensor, places: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Weighted mean loss of predicting the tokens after `places` (flat indices)."""
-        hidden = body_of(self.model)(input_ids=token_ids, use_cache=False).last_hidden_state
+        is_mixture = isinstance(self.model, MixtralForCausalLM)
+        routed = {"output_router_logits": True} if is_mixture else {}
+        output = self.model.base_model(input_ids=token_ids, use_cache=False, **routed)
+        hidden = output.last_hidden_state
         logits = self.model.lm_head(hidden.flatten(0, 1)[places]).float()
         losses = F.cross_entropy(logits, token_ids.flatten()[places + 1], reduction="none")
-        return (losses * weights).sum() / weights.sum()
+        loss = (losses * weights).sum() / weights.sum()
+        return loss + self._router_loss(output.router_logits, token_ids) if is_mixture else loss
+
+    def _router_loss(
+        self, router_logits: Sequence[torch.Tensor], token_ids: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean over layers, of the tokens that are no padding."""
+        real = token_ids.flatten() != self.model.config.pad_token_id
+        total = torch.zeros(())
+        for logits in router_logits:  # [rows * length, num_experts]
+            of_tokens = logits[real].float()
+            chosen = of_tokens.topk(NUM_EXPERTS_PER_TOKEN, dim=-1).indices
+            total = total + self.recipe.balance_weight * load_balancing_loss(of_tokens, chosen)
+            total = total + self.recipe.z_loss_weight * z_loss(of_tokens)
+        return total / len(router_logits)
 
     def _step(self, batch: Batch) -> float:
         factor = self._rate_factor()
@@ -237,7 +283,7 @@ class Trainer:
 
 
 def load_or_train_tokenizer() -> Tokenizer:
-    """The tokenizer both models share, trained once and kept beside the runs."""
+    """The tokenizer that the models share, trained once and kept beside the runs."""
     path = RUNS / "tokenizer.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +294,9 @@ def load_or_train_tokenizer() -> Tokenizer:
 def _optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases."""
     inner = [(n, p) for n, p in model.named_parameters() if p.ndim == 2]
-    matrices = [p for n, p in inner if "embed" not in n and "wte" not in n and "wpe" not in n]
+    matrices = [
+        p for n, p in inner if not any(part in n for part in ("embed", "wte", "wpe", "mlp.gate."))
+    ]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     muon = torch.optim.Muon(
@@ -264,7 +312,7 @@ def _optimizers(model: torch.nn.Module, recipe: Recipe) -> list[torch.optim.Opti
 def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", choices=MODEL_NAMES, required=True)
+    parser.add_argument("--model", choices=list(RECIPES), required=True)
     parser.add_argument("--tokens", type=int, help="tokens to train on, instead of the recipe's")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--no-compile", action="store_true", help="skip torch.compile")
@@ -272,7 +320,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    recipe = Recipe(model=arguments.model)
+    recipe = RECIPES[arguments.model]
     if arguments.tokens:
         recipe = replace(recipe, tokens=arguments.tokens)
     trainer = Trainer(recipe, compile_model=not arguments.no_compile)

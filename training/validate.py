@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from tokenizers import Tokenizer
 
-from training.architectures import body_of
 from training.prompt import ANSWER, ASSISTANT, BOS, END, PAD, REFUSAL, USER, format_question
 from training.questions import Case
 
@@ -55,7 +54,7 @@ def _count_correct(
     for row, (prompt, reply) in enumerate(pairs):
         token_ids[row, : len(prompt) + len(reply)] = torch.tensor(prompt + reply)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = body_of(model)(input_ids=token_ids, use_cache=False).last_hidden_state
+        hidden = model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
         correct = 0
         for row, (prompt, reply) in enumerate(pairs):
             reached = hidden[row, len(prompt) - 1 : len(prompt) + len(reply) - 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from training.card import write_card
-from training.eval_demo import FIGURES, Result, _grade, write_evaluation
+from training.eval_demo import FIGURES, Evaluation, Result, _grade, write_evaluation
 from training.prompt import REFUSAL
 from training.questions import QuestionType, held_out_cases
 
@@ -37,7 +37,8 @@ def test_card_shows_every_figure(tmp_path: Path) -> None:
     source = MODELS / "orrery-llama"
     for name in ("config.json", "training.json", "model.safetensors"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
-    write_evaluation(tmp_path, {figure.name: Result(500, 480, 3) for figure in FIGURES})
+    results = {figure.name: Result(500, 480, 3) for figure in FIGURES}
+    write_evaluation(tmp_path, Evaluation(results, []))
     card = (tmp_path / "README.md").read_text()
     assert card.count("| 96.0 % |") == len(FIGURES)
     assert json.loads((tmp_path / "evaluation.json").read_text()).keys() == {

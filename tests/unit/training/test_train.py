@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from training import train
 from training.architectures import MODEL_NAMES, build_model
 from training.prompt import END
 from training.questions import QuestionType, held_out_cases
 from training.tokenizer import train_tokenizer
-from training.train import Recipe, Trainer
+from training.train import RECIPES, Recipe, Trainer
+from training.upcycling import upcycle
 from training.validate import exact_match, render_case
 
 
@@ -43,7 +45,9 @@ def test_exported_folder_loads_elsewhere_with_the_same_loss(name: str, home: Pat
     trainer = Trainer(small_recipe(name, 1000), compile_model=False)
     trainer.export()
     loaded = AutoModelForCausalLM.from_pretrained(home / "models" / f"orrery-{name}")
-    ours = trainer.model.to(torch.bfloat16).float()
+    ours = trainer.model
+    for parameter in ours.parameters():  # not the angles of the positions: none is stored
+        parameter.data = parameter.data.bfloat16().float()
     token_ids = torch.randint(7, 300, (2, 40), generator=torch.Generator().manual_seed(0))
     losses = []
     with torch.no_grad():
@@ -51,6 +55,52 @@ def test_exported_folder_loads_elsewhere_with_the_same_loss(name: str, home: Pat
             logits = model(input_ids=token_ids).logits[:, :-1]
             losses.append(F.cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten()))
     torch.testing.assert_close(losses[0], losses[1], atol=1e-4, rtol=1e-5)
+
+
+def test_mixture_begins_with_the_weights_of_the_dense_model(home: Path) -> None:
+    dense = Trainer(small_recipe("llama", 1000), compile_model=False)
+    dense.export()
+    recipe = replace(RECIPES["moe"], tokens=1000, tokens_per_step=1024)
+    sparse = Trainer(recipe, compile_model=False)
+    assert sparse.progress.stage == "full"
+    trained = LlamaForCausalLM.from_pretrained(home / "models/orrery-llama", dtype=torch.float32)
+    assert torch.equal(sparse.model.model.embed_tokens.weight, trained.model.embed_tokens.weight)
+    mlp, experts = trained.model.layers[0].mlp, sparse.model.model.layers[0].mlp.experts
+    neurons = {tuple(row) for row in mlp.gate_proj.weight.tolist()}
+    for expert in experts.gate_up_proj:  # [2 * width, hidden]
+        drawn = {tuple(row) for row in expert[: len(expert) // 2].tolist()}
+        assert drawn < neurons
+        assert len(drawn) == len(neurons) // 2
+
+
+def test_two_of_the_experts_come_to_the_dense_layer_on_average() -> None:
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    torch.manual_seed(0)
+    dense, sparse = build_model("llama", 300, ids), build_model("moe", 300, ids)
+    x = torch.randn(64, dense.config.hidden_size)
+    sums = []
+    with torch.no_grad():
+        expected = dense.model.layers[0].mlp(x)
+        for seed in range(20):
+            upcycle(dense, sparse, seed)
+            experts = sparse.model.layers[0].mlp.experts
+            gate_up = torch.einsum("th,ewh->etw", x, experts.gate_up_proj)
+            gate, up = gate_up.chunk(2, dim=-1)
+            outputs = torch.einsum("etw,ehw->eth", F.silu(gate) * up, experts.down_proj)
+            sums.append(outputs.mean(0))  # two experts of half the weight each
+    average = torch.stack(sums).mean(0)
+    assert F.cosine_similarity(average, expected).min() > 0.95
+
+
+def test_balancing_loss_reaches_the_gates(home: Path) -> None:
+    Trainer(small_recipe("llama", 1000), compile_model=False).export()
+    plain = replace(RECIPES["moe"], tokens=1000, tokens_per_step=1024)
+    losses = []
+    for recipe in (replace(plain, balance_weight=0.0, z_loss_weight=0.0), plain):
+        trainer = Trainer(recipe, compile_model=False)
+        _, _, batch = next(trainer._batches())
+        losses.append(trainer._step(batch))
+    assert losses[1] > losses[0] + 0.009  # an even load's balancing loss is 1, weighted 0.01
 
 
 def test_interrupted_run_continues_to_the_weights_of_a_whole_run(home: Path) -> None:
@@ -76,7 +126,7 @@ class _Oracle(torch.nn.Module):
     def __init__(self, vocab_size: int, wrong: bool) -> None:
         super().__init__()
         self.lm_head = torch.nn.Identity()
-        self.transformer = self
+        self.base_model = self
         self._vocab_size = vocab_size
         self._wrong = wrong
 
