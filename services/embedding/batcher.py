@@ -62,6 +62,7 @@ class BatchStats:
 
     num_inputs: int
     num_callers_inputs: int
+    num_orphaned: int  # inputs that nobody waits for any more
     num_tokens: int
     num_padded_tokens: int
     queue_s: Sequence[float]  # of each input
@@ -362,6 +363,7 @@ def _stats(batch: list[_Entry], started_s: float, now_s: float, failed: bool) ->
     return BatchStats(
         num_inputs=len(batch),
         num_callers_inputs=sum(len(places) for entry in batch for places in entry.waiters.values()),
+        num_orphaned=sum(not entry.waiters for entry in batch),
         num_tokens=sum(entry.num_tokens for entry in batch),
         num_padded_tokens=len(batch) * max(entry.num_tokens for entry in batch),
         queue_s=[started_s - entry.arrival_s for entry in batch],

@@ -6,6 +6,7 @@ Knows no exporter.
 from __future__ import annotations
 
 from services.embedding.batcher import BatchStats
+from services.runtime import common_metrics
 from services.runtime.metrics import LATENCY_BUCKETS_S, MetricsRegistry
 
 __all__ = ["BatchMetrics", "CacheMetrics", "RequestMetrics"]
@@ -18,13 +19,9 @@ class RequestMetrics:
     """Inputs and tokens of answered calls, and how long a call waited for its first batch."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
-        self._queue_time = registry.histogram(
-            "request_queue_time_seconds", "From arrival to the first batch.", LATENCY_BUCKETS_S
-        )
+        self._queue_time = common_metrics.queue_time(registry)
         self._inputs = registry.counter("embedding_inputs_total", "Inputs of answered calls.")
-        self._tokens = registry.counter(
-            "prompt_tokens_total", "Tokens of answered calls, those of cached inputs included."
-        )
+        self._tokens = common_metrics.prompt_tokens(registry)
         self._dtype = registry.gauge(
             "embedding_dtype_info", "1 for the precision the model computes in.", ("dtype",)
         )
@@ -67,16 +64,19 @@ class BatchMetrics:
         self.running = registry.gauge(
             "embedding_inputs_running", "Distinct inputs in the batch under way.", labels
         )
+        self.queue_usage = common_metrics.queue_usage(registry)
+        self.orphaned = common_metrics.requests_orphaned(registry)
 
-    def of(self, kind: str) -> _KindOfBatch:
-        """The observer of one batcher."""
-        return _KindOfBatch(self, kind)
+    def of(self, kind: str, max_waiting: int) -> _KindOfBatch:
+        """The observer of one batcher, which refuses what more than `max_waiting` wait before."""
+        return _KindOfBatch(self, kind, max_waiting)
 
 
 class _KindOfBatch:
-    def __init__(self, metrics: BatchMetrics, kind: str) -> None:
+    def __init__(self, metrics: BatchMetrics, kind: str, max_waiting: int) -> None:
         self._metrics = metrics
         self._kind = kind
+        self._max_waiting = max_waiting
 
     def batch_finished(self, stats: BatchStats) -> None:
         metrics, kind = self._metrics, self._kind
@@ -86,10 +86,13 @@ class _KindOfBatch:
         metrics.padding.inc(stats.num_padded_tokens - stats.num_tokens, kind=kind)
         metrics.repeated.inc(max(0, stats.num_callers_inputs - stats.num_inputs), kind=kind)
         metrics.failed.inc(float(stats.failed), kind=kind)
+        metrics.orphaned.inc(stats.num_orphaned)
 
     def queue_changed(self, num_waiting: int, num_running: int) -> None:
-        self._metrics.waiting.set(num_waiting, kind=self._kind)
-        self._metrics.running.set(num_running, kind=self._kind)
+        metrics, kind = self._metrics, self._kind
+        metrics.waiting.set(num_waiting, kind=kind)
+        metrics.running.set(num_running, kind=kind)
+        metrics.queue_usage.set(num_waiting / self._max_waiting, queue=kind)
 
 
 class CacheMetrics:
@@ -100,7 +103,7 @@ class CacheMetrics:
         self.num_misses = 0
         self._hits = registry.counter("embedding_cache_hits_total", "Vectors from the cache.")
         self._misses = registry.counter("embedding_cache_misses_total", "Vectors not found in it.")
-        self._available = registry.gauge("embedding_cache_available", "1 while Redis answers.")
+        self._available = common_metrics.redis_available(registry)
         self._failures = registry.counter(
             "embedding_cache_failures_total", "Lookups and writes that failed or took too long."
         )

@@ -79,7 +79,7 @@ class EmbeddingService:
             models.worker,
             config.batching.max_tokens_per_batch,
             config.batching.max_waiting_inputs,
-            self._batch_metrics.of("rerank"),
+            self._batch_metrics.of("rerank", config.batching.max_waiting_inputs),
         )
 
     @property
@@ -187,7 +187,7 @@ class EmbeddingService:
             self._models.worker,
             batching.max_tokens_per_batch,
             batching.max_waiting_inputs,
-            self._batch_metrics.of("embed"),
+            self._batch_metrics.of("embed", batching.max_waiting_inputs),
         )
         reader = InputReader(self.encoder, self._config.limits)
         return TextVectors(reader, VectorSource(batcher, self._cache), self._metrics)
@@ -199,7 +199,7 @@ class EmbeddingService:
             self._models.worker,
             config.max_tokens_per_batch,
             config.max_waiting_images,
-            self._batch_metrics.of("image"),
+            self._batch_metrics.of("image", config.max_waiting_images),
         )
         return PictureVectors(encoder, config, VectorSource(batcher, self._cache), self._metrics)
 

@@ -136,6 +136,7 @@ class LLMEngine:
         return EngineLoad(
             num_running=self.scheduler.num_running,
             num_waiting=self.scheduler.num_waiting,
+            max_waiting=self.config.max_num_waiting,
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             prefix_queries=prefix_cache.num_queried,
@@ -162,7 +163,7 @@ class LLMEngine:
         """
         start = time.monotonic()
         out = self.scheduler.schedule(start)
-        news = StepNews()
+        news = StepNews(num_sequences=len(out.scheduled))
         self._note_schedule(out, news, start)
         if out.scheduled:
             result, failed = fault_isolation.execute(self.runner, self.scheduler, out)

@@ -271,6 +271,7 @@ class StepNews:
     """What a step brought: the requests with something to say, and when tokens came."""
 
     touched: dict[RequestState, None] = field(default_factory=dict)  # an ordered set
+    num_sequences: int = 0  # that the step was planned for
     now: float = 0.0  # when the step's tokens were there
     first_token_s: list[float] = field(default_factory=list)
     inter_token_s: list[float] = field(default_factory=list)
@@ -287,6 +288,7 @@ class StepNews:
         return StepStats(
             load=load,
             num_batched_tokens=num_batched_tokens,
+            num_sequences=self.num_sequences,
             step_s=step_s,
             first_token_s=self.first_token_s,
             inter_token_s=self.inter_token_s,

@@ -20,6 +20,7 @@ class EngineLoad:
 
     num_running: int = 0  # sequences: a request with n completions counts n
     num_waiting: int = 0
+    max_waiting: int = 0  # beyond it requests are refused; 0: nobody says
     num_blocks: int = 0
     num_free_blocks: int = 0  # nobody refers to them; they may still hold reusable prefixes
     prefix_queries: int = 0  # prompt tokens looked up in the prefix cache
@@ -36,6 +37,7 @@ class StepStats:
 
     load: EngineLoad
     num_batched_tokens: int = 0
+    num_sequences: int = 0  # that they belong to
     step_s: float = 0.0
     first_token_s: list[float] = field(default_factory=list)  # since the request's arrival
     inter_token_s: list[float] = field(default_factory=list)  # since the completion's last token

@@ -51,6 +51,8 @@ class VLLMStats:
         self._update_load(scheduler_stats, len(finished), preempted)
         step = StepStats(self.load)
         if iteration_stats is not None:
+            tokens = iteration_stats.num_prompt_tokens + iteration_stats.num_generation_tokens
+            step.num_batched_tokens, step.num_sequences = tokens, self.load.num_running
             step.first_token_s = list(iteration_stats.time_to_first_tokens_iter)
             step.inter_token_s = list(iteration_stats.inter_token_latencies_iter)
         self._sink.record_step(step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from services.image.loop.stats import EngineLoad, StepStats
 from services.image.types import Times
+from services.runtime import common_metrics
 from services.runtime.metrics import (
     LATENCY_BUCKETS_S,
     TOKEN_LATENCY_BUCKETS_S,
@@ -26,6 +27,7 @@ class ImageMetrics:
         self._running = gauge("images_running", "Pictures in the batch.")
         self._waiting = gauge("images_waiting", "Pictures in line for it.")
         self._decoding = gauge("images_decoding", "Pictures being decoded.")
+        self._queue_usage = common_metrics.queue_usage(registry)
         self._state = gauge(
             "image_state_bytes", "Latents and scheduler state held for the pictures above."
         )
@@ -41,21 +43,16 @@ class ImageMetrics:
         )
         self._failed = counter("image_failed_pictures_total", "Pictures that failed in a step.")
         self._ended = counter("images_total", "Pictures that ended, by why.", ("finished_reason",))
-        self._end_to_end = histogram(
-            "e2e_request_latency_seconds", "Of a picture, until its PNG.", LATENCY_BUCKETS_S
-        )
-        self._queue_time = histogram(
-            "request_queue_time_seconds", "Of a picture, until its first step.", LATENCY_BUCKETS_S
-        )
+        self._orphaned = common_metrics.requests_orphaned(registry)
+        self._end_to_end = common_metrics.end_to_end_time(registry)
+        self._queue_time = common_metrics.queue_time(registry)
         self._decode_time = histogram(
             "image_decode_seconds", "From the last step to the pixels.", LATENCY_BUCKETS_S
         )
         self._rank_time = histogram(
             "image_rank_seconds", "Asking CLIP about the pictures of a call.", LATENCY_BUCKETS_S
         )
-        self._prompt_tokens = counter(
-            "prompt_tokens_total", "Tokens of the prompts of accepted calls."
-        )
+        self._prompt_tokens = common_metrics.prompt_tokens(registry)
 
     def step_finished(self, stats: StepStats) -> None:
         """One call of the model. Comes from the engine's threads."""
@@ -71,6 +68,8 @@ class ImageMetrics:
         self._waiting.set(load.num_waiting)
         self._decoding.set(load.num_decoding)
         self._state.set(load.state_bytes)
+        in_line = load.num_waiting / load.max_waiting if load.max_waiting else 0.0
+        self._queue_usage.set(in_line, queue="pictures")
 
     def accepted(self, num_prompt_tokens: int) -> None:
         """A call's pictures go to the engine."""
@@ -85,6 +84,8 @@ class ImageMetrics:
     def ended(self, reason: str) -> None:
         """Of every picture once: "done", "cancelled" or an error's reason in small letters."""
         self._ended.inc(finished_reason=reason)
+        if reason == "cancelled":
+            self._orphaned.inc()
 
     def ranked(self, seconds: float) -> None:
         """A call's pictures were compared with its prompt."""

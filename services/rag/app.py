@@ -43,10 +43,11 @@ class Rag:
         registry = ServeRegistry({"service": "rag", "model": config.default_model})
         url = settings.redis_url
         redis = None if url is None else store.connect(url.get_secret_value())
-        conversations = Conversations(redis, config.conversations)
+        metrics = RagMetrics(registry)
+        conversations = Conversations(redis, config.conversations, metrics.redis_available)
         self._peer = Peer(config.grpc_target)
         services = PeerServices(self._peer, retrieval=config.retrieval_application)
-        pipeline = Pipeline(config, services, conversations, RagMetrics(registry))
+        pipeline = Pipeline(config, services, conversations, metrics)
         policy = RpcPolicy(
             authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
         )

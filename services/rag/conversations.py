@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -46,9 +46,17 @@ def check_conversation_id(conversation_id: str) -> None:
 class Conversations:
     """All calls raise `DependencyDown` while Redis is away, or where there is none."""
 
-    def __init__(self, redis: Redis | None, config: ConversationConfig) -> None:
+    def __init__(
+        self,
+        redis: Redis | None,
+        config: ConversationConfig,
+        observe: Callable[[bool], None] = lambda _available: None,
+    ) -> None:
+        """`observe` is told whether Redis answered, whenever it was asked."""
         self._redis = redis
         self._config = config
+        self._observe = observe
+        observe(redis is not None)
 
     async def last_turns(self, api_key: str | None, conversation_id: str) -> list[Turn]:
         """The turns that go before the model, oldest first; none of a new conversation."""
@@ -56,7 +64,7 @@ class Conversations:
         if not count:
             return []
         redis = self._store()
-        with store_errors(_WHAT):
+        with store_errors(_WHAT, self._observe):
             items = await redis.lrange(_key(api_key, conversation_id), -count, -1)
         return _turns(items)
 
@@ -64,7 +72,7 @@ class Conversations:
         """Adds a turn; the oldest beyond the limit are forgotten."""
         key = _key(api_key, conversation_id)
         redis = self._store()
-        with store_errors(_WHAT):
+        with store_errors(_WHAT, self._observe):
             async with redis.pipeline(transaction=True) as pipe:
                 pipe.rpush(key, _item(turn))
                 pipe.ltrim(key, -self._config.max_turns, -1)
@@ -75,7 +83,7 @@ class Conversations:
         """The whole conversation. Raises `ResourceNotFound`."""
         key = _key(api_key, conversation_id)
         redis = self._store()
-        with store_errors(_WHAT):
+        with store_errors(_WHAT, self._observe):
             async with redis.pipeline(transaction=True) as pipe:
                 pipe.lrange(key, 0, -1)
                 pipe.ttl(key)
@@ -87,7 +95,7 @@ class Conversations:
     async def delete(self, api_key: str | None, conversation_id: str) -> None:
         """Forgets the conversation. Raises `ResourceNotFound`."""
         redis = self._store()
-        with store_errors(_WHAT):
+        with store_errors(_WHAT, self._observe):
             num_deleted = await redis.delete(_key(api_key, conversation_id))
         if not num_deleted:
             raise _not_found()
@@ -95,7 +103,7 @@ class Conversations:
     async def available(self) -> bool:
         """Whether Redis answers."""
         try:
-            with store_errors(_WHAT):
+            with store_errors(_WHAT, self._observe):
                 await self._store().ping()
         except (DependencyDown, RedisError):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.rag.types import Answer
+from services.runtime import common_metrics
 from services.runtime.metrics import LATENCY_BUCKETS_S, MetricsRegistry
 
 __all__ = ["RagMetrics"]
@@ -20,6 +21,7 @@ class RagMetrics:
         )
         self._citations = registry.counter("rag_citations_total", "Citations given.")
         self._running = registry.gauge("rag_num_running", "Questions being answered.")
+        self._redis_available = common_metrics.redis_available(registry)
 
     def stage(self, name: str, duration_s: float) -> None:
         """A stage ended."""
@@ -35,6 +37,10 @@ class RagMetrics:
     def failed(self, reason: str) -> None:
         """A question ended with an error, by the error's reason, or was cancelled."""
         self._questions.inc(outcome=f"failed_{reason.lower()}")
+
+    def redis_available(self, available: bool) -> None:
+        """Redis, which keeps the conversations, answered or did not."""
+        self._redis_available.set(float(available))
 
     def running(self, count: int) -> None:
         """So many questions are being answered now."""

@@ -105,12 +105,13 @@ class RetrievalService:
         )
         pipeline = DocumentPipeline(self._readers, stores.embedder, stores.tokenizers, limits)
         self._search_threads = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._metrics = WorkMetrics(stores.registry)
+        self._metrics = WorkMetrics(stores.registry, config.search.max_waiting)
         batcher = SearchBatcher(
             self._search_threads,
             max_batch=config.search.max_batch,
             max_waiting=config.search.max_waiting,
             on_batch=self._metrics.batch,
+            on_queue=self._metrics.queue,
         )
         self._searcher = Searcher(
             stores.embedder, batcher, limits, config.search.max_batch_concurrency
@@ -176,8 +177,7 @@ class RetrievalService:
         view = await self.collections.find(collection)
         where = Searched(view.config, view.generation, timeline, caller)
         found = await self._searcher.search(where, query, asked)
-        for stage in timeline.stages:
-            self._metrics.stage(stage.name, stage.duration_ns / 1e9)
+        self._metrics.stages(timeline.stages)
         return found, where.generation
 
     async def search_batch(
@@ -203,7 +203,9 @@ class RetrievalService:
             )
         view = await self.collections.find(collection)
         where = Searched(view.config, view.generation, timeline, caller)
-        return await self._searcher.search_batch(where, queries, asked), where.generation
+        results = await self._searcher.search_batch(where, queries, asked)
+        self._metrics.stages(timeline.stages)
+        return results, where.generation
 
     async def get(
         self, collection: str, document_ids: Sequence[str]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from services.retrieval.timeline import Stage
+from services.runtime import common_metrics
 from services.runtime.metrics import LATENCY_BUCKETS_S, MetricsRegistry
 
 __all__ = ["WorkMetrics"]
@@ -10,9 +14,14 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class WorkMetrics:
-    """Made once per replica."""
+    """Made once per replica, which refuses searches when `max_waiting` of them wait."""
 
-    def __init__(self, registry: MetricsRegistry) -> None:
+    def __init__(self, registry: MetricsRegistry, max_waiting: int) -> None:
+        self._max_waiting = max_waiting
+        self._waiting = registry.gauge(
+            "retrieval_searches_waiting", "Searches that wait for a pass over the index."
+        )
+        self._queue_usage = common_metrics.queue_usage(registry)
         self._batch_sizes = registry.histogram(
             "retrieval_batch_size", "Searches answered by one pass.", _BATCH_BUCKETS
         )
@@ -32,12 +41,18 @@ class WorkMetrics:
         self._batch_sizes.observe(num_searches)
         self._batch_seconds.observe(seconds)
 
+    def queue(self, num_waiting: int) -> None:
+        """So many searches wait now."""
+        self._waiting.set(num_waiting)
+        self._queue_usage.set(num_waiting / self._max_waiting, queue="searches")
+
     def document(self, status: str, num_chunks: int) -> None:
         """One answered document."""
         self._documents.inc(status=status)
         if status in ("added", "replaced"):
             self._chunks.inc(num_chunks)
 
-    def stage(self, name: str, seconds: float) -> None:
-        """One stage of a search."""
-        self._stage_seconds.observe(seconds, stage=name)
+    def stages(self, stages: Iterable[Stage]) -> None:
+        """Those of a call that searched."""
+        for stage in stages:
+            self._stage_seconds.observe(stage.duration_ns / 1e9, stage=stage.name)

@@ -4,6 +4,9 @@ A registry is made with the labels that never change (`service`, `model`) and pu
 metric. In one process, and in tests, `PrometheusRegistry` exports; under Serve it is
 `services.runtime.serve_metrics.ServeRegistry`. Names are vLLM's where the thing is the same, with
 the prefix `orrery_`. Recording is thread-safe: the engine records from its own thread.
+
+What several services have is declared in `common_metrics.py`, the rest in each one's `metrics.py`;
+docs/metrics.md lists them all.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ LATENCY_BUCKETS_S = (
 
 
 class Counter(Protocol):
-    """Only grows."""
+    """Only grows. One without labels is there from the start, at 0; one with labels is once it was
+    told: by 0, to be there before the first that counts, since a rate knows no first value.
+    """
 
     def inc(self, value: float = 1.0, **labels: str) -> None: ...
 
@@ -76,7 +81,10 @@ class PrometheusRegistry:
         metric = prometheus_client.Counter(
             PREFIX + name, description, self._names(labels), registry=self.collector
         )
-        return _PrometheusCounter(metric, self._constant)
+        counter = _PrometheusCounter(metric, self._constant)
+        if not labels:
+            counter.inc(0.0)
+        return counter
 
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
         metric = prometheus_client.Gauge(

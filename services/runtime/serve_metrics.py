@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from ray.serve import metrics
 
+from services.runtime.common_metrics import announce_build
 from services.runtime.metrics import PREFIX, Counter, Gauge, Histogram
 
 __all__ = ["ServeRegistry"]
@@ -20,11 +21,15 @@ class ServeRegistry:
 
     def __init__(self, constant_labels: Mapping[str, str]) -> None:
         self._constant = dict(constant_labels)
+        announce_build(self)
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
         metric = metrics.Counter(PREFIX + name, description, self._names(labels))
         metric.set_default_tags(dict(self._constant))
-        return _ServeCounter(metric)
+        counter = _ServeCounter(metric)
+        if not labels:
+            counter.inc(0.0)
+        return counter
 
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
         metric = metrics.Gauge(PREFIX + name, description, self._names(labels))
@@ -47,10 +52,14 @@ class ServeRegistry:
 class _ServeCounter:
     def __init__(self, metric: metrics.Counter) -> None:
         self._metric = metric
+        self._begun: set[tuple[str, ...]] = set()
 
     def inc(self, value: float = 1.0, **labels: str) -> None:
-        if value > 0:  # Ray refuses to add nothing
+        if value:
             self._metric.inc(value, tags=labels)
+        elif (series := tuple(labels.values())) not in self._begun:
+            self._begun.add(series)
+            self._metric._record(0.0, tags=labels)  # `inc` itself refuses to add nothing
 
 
 class _ServeGauge:

@@ -7,7 +7,7 @@ have a home of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis.asyncio import Redis
@@ -76,12 +76,20 @@ def connect(
     )
 
 
+def _unobserved(_available: bool) -> None:
+    return None
+
+
 @contextmanager
-def store_errors(what: str) -> Iterator[None]:
-    """Around calls to Redis: raises `DependencyDown` when it is away, naming `what` needs it."""
+def store_errors(what: str, observe: Callable[[bool], None] = _unobserved) -> Iterator[None]:
+    """Around calls to Redis: raises `DependencyDown` when it is away, naming `what` needs it.
+
+    `observe` is told whether it could do its work.
+    """
     try:
         yield
     except _DOWN as error:
+        observe(False)
         raise DependencyDown(
             f"{what}: the store does not answer ({type(error).__name__})",
             retry_after_s=_RETRY_AFTER_S,
@@ -90,7 +98,9 @@ def store_errors(what: str) -> Iterator[None]:
         reply = _DOWN_REPLY.search(str(error).rpartition(_PIPELINE_ERROR)[2])
         if reply is None:
             raise
+        observe(False)
         raise DependencyDown(
             f"{what}: the store cannot do it now ({reply[0].strip()})",
             retry_after_s=_RETRY_AFTER_S,
         ) from error
+    observe(True)

@@ -61,8 +61,9 @@ async def rag_server(
     """Starts the server; leaving stops it at once."""
     registry = PrometheusRegistry({"service": "rag", "model": config.default_model})
     redis = None if redis_url is None else store.connect(redis_url)
-    conversations = Conversations(redis, config.conversations)
-    pipeline = Pipeline(config, services, conversations, RagMetrics(registry))
+    metrics = RagMetrics(registry)
+    conversations = Conversations(redis, config.conversations, metrics.redis_available)
+    pipeline = Pipeline(config, services, conversations, metrics)
     policy = RpcPolicy(authenticator=Authenticator(api_keys))
     servicer = RagServicer(config, pipeline, conversations, policy)
     server = grpc.aio.server()

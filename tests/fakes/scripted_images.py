@@ -101,6 +101,7 @@ class ScriptedEngine:
             num_running=self._num_running,
             num_waiting=self._num_waiting,
             max_running=self.settings.max_running,
+            max_waiting=self.settings.max_waiting,
             num_decoding=0,
             num_steps_done=self._num_steps_done,
             num_images_done=self._num_images_done,

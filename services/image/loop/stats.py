@@ -18,6 +18,7 @@ class EngineLoad:
     num_running: int  # in the batch
     num_waiting: int  # in line for it
     max_running: int
+    max_waiting: int
     num_decoding: int  # steps done, pixels not yet
     num_steps_done: int  # a step of one picture counts one
     num_images_done: int

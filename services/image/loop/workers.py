@@ -85,6 +85,7 @@ class Workers:
                 num_running=len(self._slots),
                 num_waiting=self._line.num_waiting,
                 max_running=self._limits.max_running,
+                max_waiting=self._limits.max_waiting,
                 num_decoding=sum(job.stage is Stage.DECODE for job in self._jobs),
                 num_steps_done=self._rate.num_steps,
                 num_images_done=self._num_images_done,

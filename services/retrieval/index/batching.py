@@ -54,7 +54,7 @@ class _Group:
 class SearchBatcher:
     """Used from one event loop.
 
-    `on_batch(searches, seconds)` is told of every batch that ran.
+    `on_batch(searches, seconds)` is told of every batch that ran, `on_queue(waiting)` of the queue.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class SearchBatcher:
         max_batch: int = 64,
         max_waiting: int = 1024,
         max_running: int = 1,
-        on_batch: Callable[[int, float], None] | None = None,
+        on_batch: Callable[[int, float], None] = lambda _searches, _seconds: None,
+        on_queue: Callable[[int], None] = lambda _waiting: None,
     ) -> None:
         """`max_running`: batches at a time, at most as many as `run_in` has threads."""
         self._executor = run_in
@@ -72,6 +73,7 @@ class SearchBatcher:
         self._max_waiting = max_waiting
         self._max_running = max_running
         self._on_batch = on_batch
+        self._on_queue = on_queue
         self._groups: dict[Hashable, _Group] = {}  # in order of arrival
         self._tasks: set[asyncio.Task[float]] = set()
         self._num_waiting = 0
@@ -115,7 +117,7 @@ class SearchBatcher:
             group = self._groups[key] = _Group(generation, options, limit, deque())
         search = _Search(query, asyncio.get_running_loop().create_future())
         group.searches.append(search)
-        self._num_waiting += 1
+        self._count_waiting(1)
         self._start()
         try:
             return await search.answer
@@ -125,7 +127,11 @@ class SearchBatcher:
     def _take(self, search: _Search) -> None:
         if search.waits:
             search.waits = False
-            self._num_waiting -= 1
+            self._count_waiting(-1)
+
+    def _count_waiting(self, difference: int) -> None:
+        self._num_waiting += difference
+        self._on_queue(self._num_waiting)
 
     def _start(self) -> None:
         if self._gathering is not None:
@@ -191,6 +197,5 @@ class SearchBatcher:
         finally:
             seconds = time.perf_counter() - started
             self._num_searching -= len(batch)
-            if self._on_batch is not None:
-                self._on_batch(len(batch), seconds)
+            self._on_batch(len(batch), seconds)
         return seconds

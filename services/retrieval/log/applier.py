@@ -161,6 +161,7 @@ class Applier:
                 raise _Trouble(f"{error}, and no snapshot here goes further") from error
             return
         self.trouble = None
+        self._metrics.redis_available.set(1.0)
         self._set_available(True)
         self.tail = page.head.tail
         self.snapshot_position = page.head.snapshot or self.snapshot_position
@@ -227,11 +228,13 @@ class Applier:
         self.applied = self.state.position
         self.tail = max(self.tail, self.applied)
         self._metrics.applied_lag_s.set((self.tail.ms - self.applied.ms) / 1000)
+        self._metrics.hold(self.state.directory.by_id.values())
         self._tell()
 
     def _set_away(self, error: DependencyDown) -> None:
         if self.available:
             _LOG.warning("the log is away", extra={"reason": error.message})
+        self._metrics.redis_available.set(0.0)
         self._set_available(False)
 
     def _set_trouble(self, reason: str) -> None:

@@ -199,6 +199,15 @@ async def test_a_shared_input_stays_when_one_of_its_callers_leaves() -> None:
     assert running.result().results == ["running" * 2]
 
 
+async def test_an_input_whose_caller_leaves_while_it_runs_is_told_as_orphaned() -> None:
+    bench = Bench()
+    leaves = bench.call(job("a"), job("b"))
+    await bench.settle()
+    leaves.cancel()
+    await bench.finish()
+    assert [stats.num_orphaned for stats in bench.model.stats] == [2]
+
+
 async def test_a_call_in_time_is_dropped_from_the_queue_when_its_deadline_passes() -> None:
     bench = Bench()
     running = bench.call(job("running"))

@@ -66,7 +66,7 @@ class Side:
             self._worker,
             config.max_tokens_per_batch,
             config.max_waiting_images,
-            BatchMetrics(registry).of("image"),
+            BatchMetrics(registry).of("image", config.max_waiting_images),
         )
         source = VectorSource(batcher, None)
         self.pictures = PictureVectors(self.encoder, config, source, RequestMetrics(registry))

@@ -486,6 +486,8 @@ def test_stats_tell_every_token_and_every_ending() -> None:
     ]
     assert recorder.steps[-1].load.num_running == 0
     assert sum(step.num_batched_tokens for step in recorder.steps) == 3 * 3 + 3 + 1
+    assert [step.num_sequences for step in recorder.steps] == [3, 2, 1, 1]
+    assert {step.load.max_waiting for step in recorder.steps} == {engine.config.max_num_waiting}
     assert engine.load().num_finished == 3
 
 

@@ -146,6 +146,7 @@ async def test_closing_the_stream_frees_all_pictures() -> None:
             assert served.engine.holds == 6
         assert served.engine.holds == 0
         assert served.sample("images_total", finished_reason="cancelled") == 6
+        assert served.sample("requests_orphaned_total") == 6
 
 
 async def test_cancelled_task_frees_all_pictures() -> None:

@@ -101,3 +101,19 @@ async def test_without_a_store_there_are_no_conversations() -> None:
     assert not await kept.available()
     with pytest.raises(DependencyDown):
         await kept.last_turns(None, "c")
+
+
+async def test_whoever_watches_is_told_whether_redis_answers(server: RedisServer) -> None:
+    told: list[bool] = []
+    client = store.connect(server.url)
+    kept = Conversations(client, ConversationConfig(), told.append)
+    await kept.append(None, "c", TURN)
+    assert set(told) == {True}
+    server.kill()
+    with pytest.raises(DependencyDown):
+        await kept.get(None, "c")
+    assert told[-1] is False
+    server.restart()
+    assert await kept.available()
+    assert told[-1] is True
+    await client.aclose()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.metadata import version
+
+from services.runtime.common_metrics import announce_build
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.process import resident_bytes
 from services.runtime.rpc_metrics import RpcMetrics
@@ -19,6 +23,24 @@ def test_registry_puts_prefix_and_constant_labels_on_every_metric() -> None:
     assert sample("orrery_level", LABELS) == 0.5
     assert sample("orrery_seconds_bucket", {**LABELS, "le": "1.0"}) == 0
     assert sample("orrery_seconds_bucket", {**LABELS, "le": "2.0"}) == 1
+
+
+def test_counter_without_labels_is_there_before_it_counts() -> None:
+    registry = PrometheusRegistry(LABELS)
+    registry.counter("things_total", "Things.")
+    with_labels = registry.counter("parts_total", "Parts.", ("kind",))
+    sample = registry.collector.get_sample_value
+    assert sample("orrery_things_total", LABELS) == 0
+    assert sample("orrery_parts_total", {**LABELS, "kind": "a"}) is None
+    with_labels.inc(0, kind="a")
+    assert sample("orrery_parts_total", {**LABELS, "kind": "a"}) == 0
+
+
+def test_build_is_announced_with_its_version() -> None:
+    registry = PrometheusRegistry(LABELS)
+    announce_build(registry)
+    labels = {**LABELS, "version": version("orrery"), "python": platform.python_version()}
+    assert registry.collector.get_sample_value("orrery_build_info", labels) == 1
 
 
 def test_rpc_metrics_count_by_method_and_status() -> None:

@@ -137,7 +137,8 @@ async def test_search_cancelled_while_it_runs_leaves_the_others(
 
 
 async def test_full_queue_is_overloaded(gate: Gate, generation: Generation) -> None:
-    batcher = SearchBatcher(gate.executor, max_waiting=2)
+    waiting: list[int] = []
+    batcher = SearchBatcher(gate.executor, max_waiting=2, on_queue=waiting.append)
     asked = queries(4)
     tasks = [asyncio.create_task(batcher.search(generation, q, OPTIONS)) for q in asked[:3]]
     await asyncio.sleep(0)
@@ -149,6 +150,8 @@ async def test_full_queue_is_overloaded(gate: Gate, generation: Generation) -> N
     fourth = asyncio.create_task(batcher.search(generation, asked[3], OPTIONS))
     gate.open.set()
     assert len(await fourth) == 5
+    assert max(waiting) == 2
+    assert waiting[-1] == batcher.num_waiting == 0
 
 
 async def test_query_that_does_not_fit_fails_alone(gate: Gate, generation: Generation) -> None:
