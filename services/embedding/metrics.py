@@ -102,7 +102,7 @@ class CacheMetrics:
         self.num_hits = 0
         self.num_misses = 0
         self._hits = registry.counter("embedding_cache_hits_total", "Vectors from the cache.")
-        self._misses = registry.counter("embedding_cache_misses_total", "Vectors not found in it.")
+        self._misses = registry.counter("embedding_cache_misses_total", "Vectors not in the cache.")
         self._available = common_metrics.redis_available(registry)
         self._failures = registry.counter(
             "embedding_cache_failures_total", "Lookups and writes that failed or took too long."

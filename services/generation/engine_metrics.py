@@ -69,7 +69,7 @@ class _LoadMetrics:
         self._usage = gauge("kv_cache_usage_perc", "Share of the KV blocks in use, from 0 to 1.")
         self._blocks = gauge("kv_cache_blocks", "Blocks of the KV cache.")
         self._free_blocks = gauge(
-            "kv_cache_free_blocks", "Those nobody refers to; they may hold reusable prefixes."
+            "kv_cache_free_blocks", "Blocks that nobody refers to; they may hold reusable prefixes."
         )
         self._queries = counter(
             "prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache."

@@ -25,21 +25,25 @@ class ImageMetrics:
     def __init__(self, registry: MetricsRegistry) -> None:
         gauge, counter, histogram = registry.gauge, registry.counter, registry.histogram
         self._running = gauge("images_running", "Pictures in the batch.")
-        self._waiting = gauge("images_waiting", "Pictures in line for it.")
+        self._waiting = gauge("images_waiting", "Pictures in line for the batch.")
         self._decoding = gauge("images_decoding", "Pictures being decoded.")
         self._queue_usage = common_metrics.queue_usage(registry)
         self._state = gauge(
-            "image_state_bytes", "Latents and scheduler state held for the pictures above."
+            "image_state_bytes", "Latents and scheduler state of all pictures under way."
         )
         self._steps = counter("image_steps_total", "Steps done; one of one picture counts one.")
         self._step_pictures = histogram(
             "image_step_pictures", "Pictures in one call of the model.", _BATCH_BUCKETS
         )
         self._step_rows = histogram(
-            "image_step_rows", "Rows in it; a picture with guidance has two.", _BATCH_BUCKETS
+            "image_step_rows",
+            "Rows in one call of the model; a picture with guidance has two.",
+            _BATCH_BUCKETS,
         )
         self._step_time = histogram(
-            "image_step_seconds", "Time of that call and its step.", TOKEN_LATENCY_BUCKETS_S
+            "image_step_seconds",
+            "Time of one call of the model and its step.",
+            TOKEN_LATENCY_BUCKETS_S,
         )
         self._failed = counter("image_failed_pictures_total", "Pictures that failed in a step.")
         self._ended = counter("images_total", "Pictures that ended, by why.", ("finished_reason",))
