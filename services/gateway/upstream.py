@@ -16,15 +16,14 @@ from google.protobuf.message import Message
 
 from orrery.methods import Method
 from services.gateway.field_names import as_client_wrote
-from services.runtime.errors import ERROR_TABLE, Internal, OrreryError, ServiceNotFound
-from services.runtime.peer import Caller
+from services.runtime.errors import OrreryError, ServiceNotFound
+from services.runtime.peer import Caller, error_of_item
 
 __all__ = ["Caller", "Service", "Upstream", "error_of_item"]
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
 
-_BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
 _NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -122,17 +121,3 @@ class Service:
         if not self.application:
             raise ServiceNotFound(f"this gateway is configured without a {self.kind} service")
         return self.application
-
-
-class _ItemError(Protocol):
-    """How a service reports that one of many failed."""
-
-    reason: str
-    message: str
-    field: str
-
-
-def error_of_item(item: _ItemError) -> OrreryError:
-    """What a call of its own would have raised."""
-    kind = _BY_REASON.get(item.reason, Internal)
-    return kind(item.message, field=item.field or None)

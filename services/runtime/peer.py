@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
@@ -34,7 +34,7 @@ from services.runtime.errors import (
 )
 from services.runtime.rpc import Call
 
-__all__ = ["Caller", "Peer"]
+__all__ = ["Caller", "Peer", "error_of_item"]
 
 _BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
 _BEARER = "bearer "
@@ -166,6 +166,20 @@ class Peer:
             api_key=caller.api_key,
             retry=self._retry,
         )
+
+
+class _ItemError(Protocol):
+    """How a service reports that one of many failed."""
+
+    reason: str
+    message: str
+    field: str
+
+
+def error_of_item(item: _ItemError) -> OrreryError:
+    """What a call of its own would have raised."""
+    kind = _BY_REASON.get(item.reason, Internal)
+    return kind(item.message, field=item.field or None)
 
 
 def _taxonomic(error: ClientError, application: str, cause: BaseException | None) -> OrreryError:

@@ -149,6 +149,7 @@ async def moe_cluster(
             peer = Peer(target, num_channels=1, max_retries=0)
             stack.push_async_callback(peer.close)
             clients[name] = PeerShard(peer, name, model, next(iter(api_keys), None))
+            stack.push_async_callback(clients[name].close)
         registry = PrometheusRegistry({"service": "moe", "model": MODEL_NAME})
         service = await start_router(config, model, gates, clients, RouterMetrics(registry))
         stack.push_async_callback(service.close)

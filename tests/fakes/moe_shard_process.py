@@ -52,6 +52,11 @@ class ShardProcess:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        """After `stop`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
 
 def _free_port() -> int:
     with socket.socket() as probe:

@@ -23,34 +23,39 @@ _sym_db = _symbol_database.Default()
 
 
 from orrery.v1 import common_pb2 as orrery_dot_v1_dot_common__pb2
+from orrery.v1 import retrieval_pb2 as orrery_dot_v1_dot_retrieval__pb2
 from orrery.v1 import tensor_pb2 as orrery_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1correry/v1/expert_shard.proto\x12\torrery.v1\x1a\x16orrery/v1/common.proto\x1a\x16orrery/v1/tensor.proto\")\n\x08\x45xpertId\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\"{\n\x0e\x43omputeRequest\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x12\n\nexpert_ids\x18\x03 \x03(\r\x12\x10\n\x08num_rows\x18\x04 \x03(\r\x12\x1f\n\x04rows\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Tensor\"i\n\x0f\x43omputeResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x1f\n\x04rows\x18\x02 \x01(\x0b\x32\x11.orrery.v1.Tensor\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.orrery.v1.Timing\"O\n\x12LoadExpertsRequest\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12$\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x13.orrery.v1.ExpertId\"?\n\x13LoadExpertsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpert_bytes\x18\x02 \x01(\x04\"O\n\x12\x44ropExpertsRequest\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12$\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x13.orrery.v1.ExpertId\"?\n\x13\x44ropExpertsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpert_bytes\x18\x02 \x01(\x04\"\x11\n\x0fGetShardRequest\"\xd5\x01\n\x10GetShardResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bweight_hash\x18\x02 \x01(\t\x12$\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x13.orrery.v1.ExpertId\x12\x14\n\x0c\x65xpert_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_expert_bytes\x18\x05 \x01(\x04\x12\x15\n\rnum_rows_done\x18\x06 \x01(\x04\x12\x13\n\x0bnum_running\x18\x07 \x01(\r\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x32\xb7\x02\n\x12\x45xpertShardService\x12@\n\x07\x43ompute\x12\x19.orrery.v1.ComputeRequest\x1a\x1a.orrery.v1.ComputeResponse\x12L\n\x0bLoadExperts\x12\x1d.orrery.v1.LoadExpertsRequest\x1a\x1e.orrery.v1.LoadExpertsResponse\x12L\n\x0b\x44ropExperts\x12\x1d.orrery.v1.DropExpertsRequest\x1a\x1e.orrery.v1.DropExpertsResponse\x12\x43\n\x08GetShard\x12\x1a.orrery.v1.GetShardRequest\x1a\x1b.orrery.v1.GetShardResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1correry/v1/expert_shard.proto\x12\torrery.v1\x1a\x16orrery/v1/common.proto\x1a\x19orrery/v1/retrieval.proto\x1a\x16orrery/v1/tensor.proto\")\n\x08\x45xpertId\x12\r\n\x05layer\x18\x01 \x01(\r\x12\x0e\n\x06\x65xpert\x18\x02 \x01(\r\"|\n\x0e\x43omputeRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x04work\x18\x02 \x01(\x0b\x32\x15.orrery.v1.ExpertWorkH\x00\x12\'\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x15.orrery.v1.CancelWorkH\x00\x42\x08\n\x06\x61\x63tion\"\x9f\x01\n\nExpertWork\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12\r\n\x05layer\x18\x02 \x01(\r\x12\x12\n\nexpert_ids\x18\x03 \x03(\r\x12\x10\n\x08num_rows\x18\x04 \x03(\r\x12\x1f\n\x04rows\x18\x05 \x01(\x0b\x32\x11.orrery.v1.Tensor\x12\x17\n\ntimeout_ms\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\r\n\x0b_timeout_ms\"\x0c\n\nCancelWork\"\x8c\x01\n\x0f\x43omputeResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1f\n\x04rows\x18\x02 \x01(\x0b\x32\x11.orrery.v1.Tensor\x12!\n\x06timing\x18\x03 \x01(\x0b\x32\x11.orrery.v1.Timing\x12#\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x14.orrery.v1.ItemError\"O\n\x12LoadExpertsRequest\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12$\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x13.orrery.v1.ExpertId\"?\n\x13LoadExpertsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpert_bytes\x18\x02 \x01(\x04\"O\n\x12\x44ropExpertsRequest\x12\x13\n\x0bweight_hash\x18\x01 \x01(\t\x12$\n\x07\x65xperts\x18\x02 \x03(\x0b\x32\x13.orrery.v1.ExpertId\"?\n\x13\x44ropExpertsResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xpert_bytes\x18\x02 \x01(\x04\"\x11\n\x0fGetShardRequest\"\xd5\x01\n\x10GetShardResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x13\n\x0bweight_hash\x18\x02 \x01(\t\x12$\n\x07\x65xperts\x18\x03 \x03(\x0b\x32\x13.orrery.v1.ExpertId\x12\x14\n\x0c\x65xpert_bytes\x18\x04 \x01(\x04\x12\x18\n\x10max_expert_bytes\x18\x05 \x01(\x04\x12\x15\n\rnum_rows_done\x18\x06 \x01(\x04\x12\x13\n\x0bnum_running\x18\x07 \x01(\r\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x32\xbb\x02\n\x12\x45xpertShardService\x12\x44\n\x07\x43ompute\x12\x19.orrery.v1.ComputeRequest\x1a\x1a.orrery.v1.ComputeResponse(\x01\x30\x01\x12L\n\x0bLoadExperts\x12\x1d.orrery.v1.LoadExpertsRequest\x1a\x1e.orrery.v1.LoadExpertsResponse\x12L\n\x0b\x44ropExperts\x12\x1d.orrery.v1.DropExpertsRequest\x1a\x1e.orrery.v1.DropExpertsResponse\x12\x43\n\x08GetShard\x12\x1a.orrery.v1.GetShardRequest\x1a\x1b.orrery.v1.GetShardResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'orrery.v1.expert_shard_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPERTID']._serialized_start=91
-  _globals['_EXPERTID']._serialized_end=132
-  _globals['_COMPUTEREQUEST']._serialized_start=134
-  _globals['_COMPUTEREQUEST']._serialized_end=257
-  _globals['_COMPUTERESPONSE']._serialized_start=259
-  _globals['_COMPUTERESPONSE']._serialized_end=364
-  _globals['_LOADEXPERTSREQUEST']._serialized_start=366
-  _globals['_LOADEXPERTSREQUEST']._serialized_end=445
-  _globals['_LOADEXPERTSRESPONSE']._serialized_start=447
-  _globals['_LOADEXPERTSRESPONSE']._serialized_end=510
-  _globals['_DROPEXPERTSREQUEST']._serialized_start=512
-  _globals['_DROPEXPERTSREQUEST']._serialized_end=591
-  _globals['_DROPEXPERTSRESPONSE']._serialized_start=593
-  _globals['_DROPEXPERTSRESPONSE']._serialized_end=656
-  _globals['_GETSHARDREQUEST']._serialized_start=658
-  _globals['_GETSHARDREQUEST']._serialized_end=675
-  _globals['_GETSHARDRESPONSE']._serialized_start=678
-  _globals['_GETSHARDRESPONSE']._serialized_end=891
-  _globals['_EXPERTSHARDSERVICE']._serialized_start=894
-  _globals['_EXPERTSHARDSERVICE']._serialized_end=1205
+  _globals['_EXPERTID']._serialized_start=118
+  _globals['_EXPERTID']._serialized_end=159
+  _globals['_COMPUTEREQUEST']._serialized_start=161
+  _globals['_COMPUTEREQUEST']._serialized_end=285
+  _globals['_EXPERTWORK']._serialized_start=288
+  _globals['_EXPERTWORK']._serialized_end=447
+  _globals['_CANCELWORK']._serialized_start=449
+  _globals['_CANCELWORK']._serialized_end=461
+  _globals['_COMPUTERESPONSE']._serialized_start=464
+  _globals['_COMPUTERESPONSE']._serialized_end=604
+  _globals['_LOADEXPERTSREQUEST']._serialized_start=606
+  _globals['_LOADEXPERTSREQUEST']._serialized_end=685
+  _globals['_LOADEXPERTSRESPONSE']._serialized_start=687
+  _globals['_LOADEXPERTSRESPONSE']._serialized_end=750
+  _globals['_DROPEXPERTSREQUEST']._serialized_start=752
+  _globals['_DROPEXPERTSREQUEST']._serialized_end=831
+  _globals['_DROPEXPERTSRESPONSE']._serialized_start=833
+  _globals['_DROPEXPERTSRESPONSE']._serialized_end=896
+  _globals['_GETSHARDREQUEST']._serialized_start=898
+  _globals['_GETSHARDREQUEST']._serialized_end=915
+  _globals['_GETSHARDRESPONSE']._serialized_start=918
+  _globals['_GETSHARDRESPONSE']._serialized_end=1131
+  _globals['_EXPERTSHARDSERVICE']._serialized_start=1134
+  _globals['_EXPERTSHARDSERVICE']._serialized_end=1449
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from orrery.v1 import common_pb2 as _common_pb2
+from orrery.v1 import retrieval_pb2 as _retrieval_pb2
 from orrery.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -17,28 +18,46 @@ class ExpertId(_message.Message):
     def __init__(self, layer: _Optional[int] = ..., expert: _Optional[int] = ...) -> None: ...
 
 class ComputeRequest(_message.Message):
-    __slots__ = ("weight_hash", "layer", "expert_ids", "num_rows", "rows")
+    __slots__ = ("sequence", "work", "cancel")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    work: ExpertWork
+    cancel: CancelWork
+    def __init__(self, sequence: _Optional[int] = ..., work: _Optional[_Union[ExpertWork, _Mapping]] = ..., cancel: _Optional[_Union[CancelWork, _Mapping]] = ...) -> None: ...
+
+class ExpertWork(_message.Message):
+    __slots__ = ("weight_hash", "layer", "expert_ids", "num_rows", "rows", "timeout_ms")
     WEIGHT_HASH_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     EXPERT_IDS_FIELD_NUMBER: _ClassVar[int]
     NUM_ROWS_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
     weight_hash: str
     layer: int
     expert_ids: _containers.RepeatedScalarFieldContainer[int]
     num_rows: _containers.RepeatedScalarFieldContainer[int]
     rows: _tensor_pb2.Tensor
-    def __init__(self, weight_hash: _Optional[str] = ..., layer: _Optional[int] = ..., expert_ids: _Optional[_Iterable[int]] = ..., num_rows: _Optional[_Iterable[int]] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ...) -> None: ...
+    timeout_ms: int
+    def __init__(self, weight_hash: _Optional[str] = ..., layer: _Optional[int] = ..., expert_ids: _Optional[_Iterable[int]] = ..., num_rows: _Optional[_Iterable[int]] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+
+class CancelWork(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ComputeResponse(_message.Message):
-    __slots__ = ("request_id", "rows", "timing")
-    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("sequence", "rows", "timing", "error")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
-    request_id: str
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
     rows: _tensor_pb2.Tensor
     timing: _common_pb2.Timing
-    def __init__(self, request_id: _Optional[str] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ...) -> None: ...
+    error: _retrieval_pb2.ItemError
+    def __init__(self, sequence: _Optional[int] = ..., rows: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., timing: _Optional[_Union[_common_pb2.Timing, _Mapping]] = ..., error: _Optional[_Union[_retrieval_pb2.ItemError, _Mapping]] = ...) -> None: ...
 
 class LoadExpertsRequest(_message.Message):
     __slots__ = ("weight_hash", "experts")

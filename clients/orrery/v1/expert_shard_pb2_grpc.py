@@ -34,7 +34,7 @@ class ExpertShardServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Compute = channel.unary_unary(
+        self.Compute = channel.stream_stream(
                 '/orrery.v1.ExpertShardService/Compute',
                 request_serializer=orrery_dot_v1_dot_expert__shard__pb2.ComputeRequest.SerializeToString,
                 response_deserializer=orrery_dot_v1_dot_expert__shard__pb2.ComputeResponse.FromString,
@@ -59,9 +59,10 @@ class ExpertShardServiceStub:
 class ExpertShardServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
-    def Compute(self, request, context):
-        """The outputs of experts for rows that are grouped by expert. An expert that it does not hold is
-        RESOURCE_NOT_FOUND of the field `expert_ids`, and nothing is computed.
+    def Compute(self, request_iterator, context):
+        """The outputs of experts for rows that are grouped by expert. The stream is kept open; many messages
+        may be under way in it. Each is answered as soon as it is done, whatever came before it; one that
+        fails has its error in its answer and does not disturb the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +93,7 @@ class ExpertShardServiceServicer:
 
 def add_ExpertShardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Compute': grpc.unary_unary_rpc_method_handler(
+            'Compute': grpc.stream_stream_rpc_method_handler(
                     servicer.Compute,
                     request_deserializer=orrery_dot_v1_dot_expert__shard__pb2.ComputeRequest.FromString,
                     response_serializer=orrery_dot_v1_dot_expert__shard__pb2.ComputeResponse.SerializeToString,
@@ -124,7 +125,7 @@ class ExpertShardService:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
-    def Compute(request,
+    def Compute(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -134,8 +135,8 @@ class ExpertShardService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/orrery.v1.ExpertShardService/Compute',
             orrery_dot_v1_dot_expert__shard__pb2.ComputeRequest.SerializeToString,

@@ -45,7 +45,9 @@ class MoeRouter:
         # The router repeats calls itself, on other shards; its calls are its own, not a client's.
         peer = self._peer = Peer(config.grpc_target, num_channels=4, max_retries=0)
         api_key = next(iter(settings.all_api_keys()), None)
-        clients = {name: PeerShard(peer, name, model, api_key) for name in config.shards}
+        clients = self._clients = {
+            name: PeerShard(peer, name, model, api_key) for name in config.shards
+        }
         metrics = RouterMetrics(registry)
         service = await start_router(config, model, gates, clients, metrics)
         policy = RpcPolicy(
@@ -81,6 +83,8 @@ class MoeRouter:
 
     async def _close(self, servicer: RouterServicer) -> None:
         await servicer.close()
+        for client in self._clients.values():
+            await client.close()
         await self._peer.close()
 
 

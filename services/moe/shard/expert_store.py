@@ -119,6 +119,6 @@ class ExpertStore:
             if expert not in experts:
                 key = ExpertKey(work.layer, expert)
                 raise ResourceNotFound(
-                    f"expert_ids: {key} is not held by this shard", field="expert_ids"
+                    f"work.expert_ids: {key} is not held by this shard", field="work.expert_ids"
                 )
         return experts

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 
-from orrery.v1 import common_pb2
+from orrery.v1 import common_pb2, retrieval_pb2
 from orrery.v1 import expert_shard_pb2 as pb
 from services.moe.model_facts import ModelFacts
 from services.moe.shard import messages
+from services.moe.shard.compute_stream import ComputeStream
 from services.moe.shard.config import ShardConfig
 from services.moe.shard.service import ShardService
 from services.moe.tensors import to_message
 from services.runtime.process import resident_bytes
-from services.runtime.rpc import Call, RpcPolicy, unary
+from services.runtime.rpc import Call, RpcPolicy, bidi_stream, unary
 
 __all__ = ["ShardServicer"]
 
@@ -43,16 +46,20 @@ class ShardServicer:
         await self._rpc.lifecycle.drain(self._config.drain_timeout_s)
         self._service.close()
 
-    @unary(pb.ComputeResponse)
-    async def Compute(self, request: pb.ComputeRequest, call: Call) -> pb.ComputeResponse:
-        """Rows through their experts."""
-        work = messages.expert_rows(request, self._model)
-        done = await self._service.compute(work, self._deadline_s(call))
-        return pb.ComputeResponse(
-            request_id=call.request_id,
-            rows=to_message(done.rows),
-            timing=common_pb2.Timing(queue_ns=int(done.queue_s * 1e9), total_ns=call.total_ns),
-        )
+    @bidi_stream()
+    async def Compute(
+        self, requests: AsyncIterator[pb.ComputeRequest], call: Call
+    ) -> AsyncGenerator[pb.ComputeResponse, None]:
+        """Rows through their experts, of many messages at once."""
+
+        def told(error: Exception) -> retrieval_pb2.ItemError:
+            return messages.item_error(self._rpc.taxonomic(error, call.method, call.request_id))
+
+        # More than wait: what is beyond is to be refused, not left unread.
+        stream = ComputeStream(self._compute, told, max_unsent=2 * self._config.max_waiting + 2)
+        async with aclosing(stream.answers(requests)) as answers:
+            async for answer in answers:
+                yield answer
 
     @unary(pb.LoadExpertsResponse)
     async def LoadExperts(
@@ -91,6 +98,19 @@ class ShardServicer:
             num_rows_done=self._service.num_rows_done,
             num_running=self._service.num_calls,
             resident_bytes=resident_bytes(),
+        )
+
+    async def _compute(self, request: pb.ComputeRequest) -> pb.ComputeResponse:
+        arrival_s = time.monotonic()
+        work = messages.expert_rows(request, self._model)
+        timeout_s = self._config.default_timeout_s
+        if request.work.HasField("timeout_ms"):
+            timeout_s = request.work.timeout_ms / 1000
+        done = await self._service.compute(work, arrival_s + timeout_s)
+        total_s = time.monotonic() - arrival_s
+        return pb.ComputeResponse(
+            rows=to_message(done.rows),
+            timing=common_pb2.Timing(queue_ns=int(done.queue_s * 1e9), total_ns=int(total_s * 1e9)),
         )
 
     def _deadline_s(self, call: Call) -> float:
