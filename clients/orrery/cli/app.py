@@ -20,6 +20,7 @@ from orrery.cli.generate import generate
 from orrery.cli.image import image
 from orrery.cli.ingest import ingest
 from orrery.cli.models import models
+from orrery.cli.moe import moe
 from orrery.cli.score import score
 from orrery.cli.search import search
 from orrery.cli.status import status
@@ -78,4 +79,5 @@ _COMMANDS = (
 for command in _COMMANDS:
     app.command()(command)
 app.add_typer(collections, name="collections")
+app.add_typer(moe, name="moe")
 app.add_typer(evaluate, name="eval")

@@ -26,7 +26,6 @@ from orrery.cli.session import (
 )
 from orrery.cli.tables import new_table
 from orrery.evaluation.datasets import load_questions, load_retrieval
-from orrery.evaluation.plots import check_plot, plot_bars
 from orrery.evaluation.rag import (
     Outcome,
     RagScores,
@@ -39,6 +38,8 @@ from orrery.evaluation.retrieval import (
     evaluate_retrieval,
     scratch_collection,
 )
+from orrery.plots.bars import plot_bars
+from orrery.plots.files import check_plot
 from orrery.requests.embedding import RerankMethod
 from orrery.requests.search import SearchMode
 from orrery.settings import DEFAULT_COLLECTION
@@ -97,7 +98,7 @@ def evaluate_retrieval_command(
     """
     with connect(target, timeout_s) as client:
         if plot is not None:
-            check_plot(plot)
+            check_plot(plot, "--plot")
         data = load_retrieval(dataset)
         modes: tuple[SearchMode, ...] = (mode,) if mode else get_args(SearchMode)[::-1]
         total = len(data.documents) + len(data.cases) * len(modes)
@@ -150,7 +151,7 @@ def evaluate_rag_command(
     """
     with connect(target, timeout_s, max_retries=6) as client:
         if plot is not None:
-            check_plot(plot)
+            check_plot(plot, "--plot")
         questions = load_questions(dataset)
         with _bar(len(questions), quiet=as_json) as advance:
             if without_documents:

@@ -12,11 +12,17 @@ from orrery.cli.session import JsonOption, TargetOption, TimeoutOption, connect,
 from orrery.cli.tables import new_table
 from orrery.client import Client
 from orrery.errors import InternalError, NotFoundError, OrreryError
-from orrery.results import Application, EmbeddingModelInfo, ImageModelInfo, ModelInfo
+from orrery.results import (
+    Application,
+    EmbeddingModelInfo,
+    ImageModelInfo,
+    ModelInfo,
+    MoeModelInfo,
+)
 
 __all__ = ["models", "short_count"]
 
-_AnyModel: TypeAlias = ModelInfo | EmbeddingModelInfo | ImageModelInfo
+_AnyModel: TypeAlias = ModelInfo | EmbeddingModelInfo | ImageModelInfo | MoeModelInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ def models(
     timeout_s: TimeoutOption = 10.0,
     target: TargetOption = None,
 ) -> None:
-    """List the served models: of text, embeddings and pictures."""
+    """List the served models: of text, embeddings and pictures, and routers of experts."""
     with connect(target, timeout_s) as client:
         found = list(_served(client))
     if as_json:
@@ -60,9 +66,9 @@ def _served(client: Client) -> Iterator[_Served]:
 
 def _other_model(
     client: Client, application: Application
-) -> EmbeddingModelInfo | ImageModelInfo | OrreryError | None:
+) -> EmbeddingModelInfo | ImageModelInfo | MoeModelInfo | OrreryError | None:
     """The model of an application that does not generate text; None = it has none."""
-    for ask in (client.embedding_model, client.images.model):
+    for ask in (client.embedding_model, client.images.model, client.moe.model):
         try:
             return ask(application.name)
         except (NotFoundError, InternalError):
@@ -91,6 +97,8 @@ def _cells(application: str, model: _AnyModel) -> tuple[str, ...]:
     if isinstance(model, ImageModelInfo):
         cells = ("diffusion", "-", model.dtype, "-", str(model.max_prompt_tokens), "-")
         return (model.model, application, *cells)
+    if isinstance(model, MoeModelInfo):
+        return (model.model, application, "experts", "-", model.dtype, "-", "-", "-")
     return (
         model.name,
         application,

@@ -13,6 +13,7 @@ from orrery.results import (
     EmbeddingLoad,
     ImageLoad,
     Load,
+    MoeLoad,
     RagLoad,
     RetrievalLoad,
 )
@@ -28,7 +29,7 @@ __all__ = [
     "load_details",
 ]
 
-AnyLoad: TypeAlias = Load | EmbeddingLoad | ImageLoad | RetrievalLoad | RagLoad
+AnyLoad: TypeAlias = Load | EmbeddingLoad | ImageLoad | RetrievalLoad | RagLoad | MoeLoad
 
 READY = "ready"
 OTHER = "-"  # it has none of our gRPC services; its own service says how it is
@@ -72,8 +73,13 @@ def _kinds(client: Client, name: str) -> tuple[_Ask, ...]:
     alone, so that an application of another kind would answer `GetLoad` as well."""
     services = client.settings.services
     if not name:  # a plain gRPC server
-        return (_embedding, _image, _retrieval, _rag)
-    known = {services.retrieval: (_retrieval,), services.rag: (_rag,), services.image: (_image,)}
+        return (_embedding, _image, _moe, _retrieval, _rag)
+    known = {
+        services.retrieval: (_retrieval,),
+        services.rag: (_rag,),
+        services.image: (_image,),
+        services.moe: (_moe,),
+    }
     return known.get(name, (_embedding, _image))
 
 
@@ -85,6 +91,11 @@ def _embedding(client: Client, name: str) -> ServiceLoad:
 def _image(client: Client, name: str) -> ServiceLoad:
     model = client.images.model(name).model
     return ServiceLoad(model, READY, client.images.load(name))
+
+
+def _moe(client: Client, name: str) -> ServiceLoad:
+    model = client.moe.model(name).model
+    return ServiceLoad(model, READY, client.moe.load(name))
 
 
 def _retrieval(client: Client, name: str) -> ServiceLoad:
@@ -111,6 +122,8 @@ def _waiting(load: AnyLoad) -> str:
         return str(load.num_waiting_inputs)
     if isinstance(load, ImageLoad):
         return str(load.num_waiting_images)
+    if isinstance(load, MoeLoad):
+        return str(load.num_waiting_tokens)
     return str(load.num_waiting_searches) if isinstance(load, RetrievalLoad) else "-"
 
 
@@ -128,6 +141,9 @@ def load_details(load: AnyLoad | None) -> str:
     if isinstance(load, ImageLoad):
         places = f"{load.num_running_images} of {load.max_running_images} places in use"
         return f"{places}, {load.num_images_done} pictures in {load.num_steps_done} steps so far"
+    if isinstance(load, MoeLoad):
+        dispatching = f"{load.num_dispatching} calls to shards"
+        return f"{dispatching}; {load.num_tokens_done} tokens, of each layer, so far"
     if isinstance(load, RetrievalLoad):
         return _retrieval_details(load)
     if isinstance(load, RagLoad):

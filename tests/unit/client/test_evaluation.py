@@ -21,10 +21,11 @@ from orrery.evaluation.datasets import (
     load_questions,
     load_retrieval,
 )
-from orrery.evaluation.plots import check_plot, plot_bars
 from orrery.evaluation.rag import Outcome, score_answers
 from orrery.evaluation.rankings import ndcg_at, recall_at, reciprocal_rank_at
 from orrery.evaluation.retrieval import score_rankings
+from orrery.plots.bars import plot_bars
+from orrery.plots.files import check_plot
 from tests.unit.client.command import orrery
 from tests.unit.client.fake_retrieval import FakePlatform
 
@@ -313,9 +314,9 @@ async def test_eval_rag_without_documents_asks_the_bare_model(
 
 def test_plot_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(client_package.InvalidRequestError, match=r"\.png"):
-        check_plot(tmp_path / "x.docx")
+        check_plot(tmp_path / "x.docx", "--plot")
     with pytest.raises(client_package.InvalidRequestError, match="no folder"):
-        check_plot(tmp_path / "absent" / "x.png")
+        check_plot(tmp_path / "absent" / "x.png", "--plot")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(client_package.InvalidRequestError, match="Is a directory"):
         plot_bars(tmp_path / "folder.png", "t", ["a"], {"s": [0.5]})
