@@ -10,7 +10,7 @@ CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images train-demo eval-demo eval-images eval-rag check lock clean
+.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag check lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,11 +92,16 @@ bench-images: setup ## Pictures, and CLIP, beside diffusers and transformers
 	$(RUN) -m tests.bench.images
 	$(RUN) -m tests.bench.clip
 
+bench-moe: setup ## Sparse layers beside dense ones and transformers', and experts behind a service
+	$(RUN) -m tests.bench.moe
+	$(RUN) -m tests.bench.moe_service
+
 # --- the demo models ----------------------------------------------------------------------------
 
 train-demo: setup ## Train the demo models from scratch; resumes where it was stopped
 	$(RUN) -m training.train --model llama
 	$(RUN) -m training.train --model gpt
+	$(RUN) -m training.train --model moe
 	$(RUN) -m training.images.clip_training
 	$(RUN) -m training.images.diffusion
 

@@ -211,9 +211,18 @@ def _load_config(options: Options) -> dict[str, Any]:
     }
     config["grpc_options"] = {**config.get("grpc_options", {}), "port": options.grpc_port}
     for app in config["applications"]:
-        if "grpc_target" in (app.get("args") or {}):
-            app["args"]["grpc_target"] = f"{HOST}:{options.grpc_port}"
+        _set_grpc_target(app.get("args"), f"{HOST}:{options.grpc_port}")
     return config
+
+
+def _set_grpc_target(args: Any, target: str) -> None:
+    """In the settings of an application and in the parts of them that have one."""
+    if not isinstance(args, dict):
+        return
+    if "grpc_target" in args:
+        args["grpc_target"] = target
+    for part in args.values():
+        _set_grpc_target(part, target)
 
 
 def _with_ports(options: Options) -> Options:

@@ -68,6 +68,7 @@ class Recipe:
     validate_every: int = 250
     checkpoint_every: int = 250
     seed: int = 7
+    compiled: bool = True
     first_stage: str = "copying"
     begins_as: str | None = None  # the model whose trained weights it starts from; None: random
     balance_weight: float = 0.0  # of the load-balancing loss, for a mixture of experts
@@ -84,6 +85,7 @@ RECIPES = {
         learning_rate=1.5e-3,
         validate_every=100,
         checkpoint_every=100,
+        compiled=False,  # it would be anew for every division of tokens among experts
         first_stage="full",
         begins_as="llama",
         balance_weight=0.01,
@@ -323,7 +325,7 @@ def main() -> None:
     recipe = RECIPES[arguments.model]
     if arguments.tokens:
         recipe = replace(recipe, tokens=arguments.tokens)
-    trainer = Trainer(recipe, compile_model=not arguments.no_compile)
+    trainer = Trainer(recipe, compile_model=recipe.compiled and not arguments.no_compile)
     if arguments.export_only:
         trainer.export()
     else:

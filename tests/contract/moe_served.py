@@ -44,11 +44,15 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ServedMoe:
-    """A router, and what it told of its model."""
+    """A router, and what it told of its model.
+
+    `num_streams`: those that others keep open, as decoders do.
+    """
 
     channel: grpc.aio.Channel
     metadata: tuple[tuple[str, str], ...]
     model: pb.GetMoeModelResponse
+    num_streams: int = 0
 
     @property
     def stub(self) -> MoeRouterServiceStub:
@@ -78,33 +82,29 @@ class ServedMoe:
         )
         return response
 
-    async def wait_until_idle(
-        self, limit_s: float, num_streams: int = 0
-    ) -> pb.MoeRouterServiceGetLoadResponse:
-        """The load once nothing but open streams is held, or as it is when time is up."""
+    async def check_idle(self, limit_s: float = 10.0) -> None:
+        """Waits until nothing but those streams is held: no token waits, no shard is asked."""
         end = time.monotonic() + limit_s
         while True:
             load = await self.load()
-            if is_idle(load, num_streams) or time.monotonic() > end:
-                return load
+            running = load.num_running > self.num_streams
+            if not (running or load.num_waiting_tokens or load.num_dispatching):
+                return
+            assert time.monotonic() < end, f"something is still held: {load}"
             await asyncio.sleep(0.02)
 
 
-def is_idle(load: pb.MoeRouterServiceGetLoadResponse, num_streams: int = 0) -> bool:
-    """No call but streams that are kept open, no token that waits, no call to a shard."""
-    running = load.num_running > num_streams
-    return not (running or load.num_waiting_tokens or load.num_dispatching)
-
-
 @asynccontextmanager
-async def served_moe(target: str, *, routed: bool) -> AsyncIterator[ServedMoe]:
+async def served_moe(
+    target: str, *, routed: bool, num_streams: int = 0
+) -> AsyncIterator[ServedMoe]:
     """The router that listens there."""
     metadata = (("application", APPLICATION),) if routed else ()
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         model = await MoeRouterServiceStub(channel).GetMoeModel(
             pb.GetMoeModelRequest(), metadata=metadata, timeout=60
         )
-        yield ServedMoe(channel, metadata, model)
+        yield ServedMoe(channel, metadata, model, num_streams)
 
 
 # --- decoders over it ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from orrery.v1 import moe_pb2 as pb
 from services.engine.expert_weights import load_experts, load_gates
 from services.engine.layers.moe import combine, expert_ffn, group_by_expert
 from services.moe.tensors import to_message
-from tests.contract.moe_served import ServedMoe, is_idle, served_moe
+from tests.contract.moe_served import ServedMoe, served_moe
 from tests.contract.served import refusal
 from tests.fakes.moe_cluster import RunningCluster, moe_cluster, moe_cluster_in_thread
 from tests.fakes.moe_model import NUM_EXPERTS, moe_folder
@@ -36,12 +36,7 @@ def cluster(folder: Path) -> Iterator[RunningCluster]:
         yield running
 
 
-UNSERVED = pytest.mark.skip(reason="deploy/serve has no mixture of experts to serve yet")
-
-
-@pytest.fixture(
-    params=["in-process", pytest.param("platform", marks=[pytest.mark.integration, UNSERVED])]
-)
+@pytest.fixture(params=["in-process", pytest.param("platform", marks=pytest.mark.integration)])
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[ServedMoe]:
     """The router under test. After each test nothing may be left running in it."""
     routed = request.param == "platform"
@@ -51,10 +46,10 @@ async def served(request: pytest.FixtureRequest) -> AsyncIterator[ServedMoe]:
         target = os.environ[TARGET_VARIABLE]
     else:
         target = request.getfixturevalue("platform").grpc_target
-    async with served_moe(target, routed=routed) as application:
+    # The platform's decoder keeps a stream to the router.
+    async with served_moe(target, routed=routed, num_streams=int(routed)) as application:
         yield application
-        load = await application.wait_until_idle(limit_s=10.0)
-        assert is_idle(load), f"something is still held: {load}"
+        await application.check_idle()
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 33])
@@ -150,7 +145,7 @@ async def test_leaving_a_stream_frees_what_it_held(served: ServedMoe) -> None:
     call = served.stub.DispatchStream(messages(), metadata=served.metadata)
     assert (await call.read()).sequence == 1
     call.cancel()
-    assert is_idle(await served.wait_until_idle(10.0))
+    await served.check_idle()
 
 
 async def test_route_tells_experts_weights_and_entropies(served: ServedMoe) -> None:

@@ -21,7 +21,7 @@ from orrery.errors import AuthenticationError
 from orrery.v1 import moe_pb2 as pb
 from services.engine.errors import ConfigError, ExpertsUnavailableError
 from services.moe.router.placement import Homes
-from tests.contract.moe_served import Decoder, is_idle, prompts, remote_experts, served_moe
+from tests.contract.moe_served import Decoder, prompts, remote_experts, served_moe
 from tests.fakes.moe_cluster import FAILURES, RunningCluster, moe_cluster_in_thread
 from tests.fakes.moe_model import moe_folder
 from tests.fakes.moe_shard_process import ShardProcess
@@ -77,12 +77,11 @@ def decoders(target: str, folder: Path, timeout_s: float = 20.0) -> Iterator[Cal
 def check_idle(target: str, num_streams: int = NUM_DECODERS) -> None:
     """Nothing is under way but the streams that decoders keep open."""
 
-    async def load() -> pb.MoeRouterServiceGetLoadResponse:
-        async with served_moe(target, routed=False) as served:
-            return await served.wait_until_idle(5.0, num_streams)
+    async def check() -> None:
+        async with served_moe(target, routed=False, num_streams=num_streams) as served:
+            await served.check_idle()
 
-    found = asyncio.run(load())
-    assert is_idle(found, num_streams), f"something is still held: {found}"
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize("num_shards", [2, 4])

@@ -56,6 +56,16 @@ def test_up_is_refused_when_the_configuration_is_none(tmp_path: Path, content: b
         local.up(options(tmp_path, config=config), Console(quiet=True))
 
 
+def test_every_service_is_told_where_the_platform_listens(tmp_path: Path) -> None:
+    """Also in the parts of its settings, and in settings that two applications share."""
+    config = local._load_config(options(tmp_path, grpc_port=12345))
+    text = yaml.safe_dump(config["applications"])
+    assert text.count("grpc_target: 127.0.0.1:12345") >= 4
+    assert "9000" not in text
+    moe = next(app for app in config["applications"] if app["name"] == "moe")
+    assert moe["args"]["moe"]["grpc_target"] == "127.0.0.1:12345"
+
+
 def test_down_without_a_platform_says_so(tmp_path: Path) -> None:
     console = Console(record=True, file=io.StringIO())
     local.down(options(tmp_path), console)
