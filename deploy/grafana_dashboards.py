@@ -1,0 +1,194 @@
+"""Grafana's dashboards, from a short declaration of each: its panels and what they ask.
+
+    python -m deploy.grafana_dashboards    # writes deploy/grafana/dashboards/*.json
+
+A declaration is a file in deploy/grafana/panels: rows of panels, each with `queries` (legend ->
+PromQL) or `quantiles` (of a histogram, by labels). Knows nothing of what the metrics mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from deploy.ray_environment import REPOSITORY
+
+__all__ = ["DASHBOARDS", "Dashboard", "Panel", "Query", "dashboards", "documents"]
+
+PANELS = REPOSITORY / "deploy" / "grafana" / "panels"
+DASHBOARDS = REPOSITORY / "deploy" / "grafana" / "dashboards"
+
+_GRID_WIDTH, _PANEL_HEIGHT = 24, 8
+_SHOWN_QUANTILES = (0.5, 0.99)
+_DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quantiles(_Declared):
+    """The median and the 99th percentile of a histogram, by labels."""
+
+    histogram: str
+    by: tuple[str, ...] = ("application",)
+    where: str = 'application=~"$application"'
+
+
+class Query(_Declared):
+    """One line of a panel, or several: `legend` may name labels, as in `{{application}}`."""
+
+    legend: str
+    expr: str
+
+
+class Panel(_Declared):
+    """`unit` is Grafana's word: s, bytes, percentunit, ops, short."""
+
+    title: str
+    description: str = ""
+    unit: str = "short"
+    kind: str = Field(default="timeseries", pattern="timeseries|stat")
+    width: int = Field(default=8, ge=1, le=_GRID_WIDTH)
+    queries: dict[str, str] = {}
+    quantiles: Quantiles | None = None
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Panel:
+        if bool(self.queries) == (self.quantiles is not None):
+            raise ValueError(f"{self.title}: expected either queries or quantiles")
+        return self
+
+    @property
+    def asked(self) -> tuple[Query, ...]:
+        """What it asks Prometheus."""
+        if self.quantiles is not None:
+            return tuple(_quantile(self.quantiles, share) for share in _SHOWN_QUANTILES)
+        return tuple(Query(legend=legend, expr=expr) for legend, expr in self.queries.items())
+
+
+class Row(_Declared):
+    title: str
+    panels: tuple[Panel, ...]
+
+
+class Dashboard(_Declared):
+    """`application_of`: the metric whose applications may be chosen between."""
+
+    name: str
+    title: str
+    description: str
+    application_of: str
+    rows: tuple[Row, ...]
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        return tuple(panel for row in self.rows for panel in row.panels)
+
+
+def dashboards() -> list[Dashboard]:
+    """All that are declared. Raises `ValueError` for one that is wrong."""
+    return [
+        Dashboard.model_validate({"name": path.stem, **yaml.safe_load(path.read_text())})
+        for path in sorted(PANELS.glob("*.yml"))
+    ]
+
+
+def documents() -> dict[Path, str]:
+    """What the files of all dashboards should hold."""
+    return {
+        DASHBOARDS / f"{each.name}.json": json.dumps(_document(each), indent=2) + "\n"
+        for each in dashboards()
+    }
+
+
+def _quantile(of: Quantiles, share: float) -> Query:
+    by = ", ".join((*of.by, "le"))
+    selector = f"{of.histogram}_bucket{{{of.where}}}"
+    return Query(
+        legend=" ".join((f"p{share * 100:g}", *(f"{{{{{label}}}}}" for label in of.by))),
+        expr=f"histogram_quantile({share}, sum by ({by}) (rate({selector}[$__rate_interval])))",
+    )
+
+
+def _document(dashboard: Dashboard) -> dict[str, Any]:
+    return {
+        "uid": f"orrery-{dashboard.name}",
+        "title": dashboard.title,
+        "description": dashboard.description,
+        "tags": ["orrery"],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "10s",
+        "time": {"from": "now-30m", "to": "now"},
+        "templating": {"list": _variables(dashboard)},
+        "panels": list(_panels(dashboard)),
+    }
+
+
+def _variables(dashboard: Dashboard) -> list[dict[str, Any]]:
+    query = f"label_values({dashboard.application_of}, application)"
+    return [
+        {"name": "datasource", "type": "datasource", "query": "prometheus"},
+        {
+            "name": "application",
+            "type": "query",
+            "datasource": _DATASOURCE,
+            "query": {"query": query, "refId": "applications"},
+            "refresh": 2,
+            "multi": True,
+            "includeAll": True,
+            "allValue": ".*",
+            "current": {"text": "All", "value": "$__all"},
+        },
+    ]
+
+
+def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
+    """The rows' titles and their panels, from left to right and from top to bottom."""
+    number = y = 0
+    for row in dashboard.rows:
+        number += 1
+        grid = {"x": 0, "y": y, "w": _GRID_WIDTH, "h": 1}
+        yield {"id": number, "type": "row", "title": row.title, "gridPos": grid, "panels": []}
+        x, y = 0, y + 1
+        for panel in row.panels:
+            if x + panel.width > _GRID_WIDTH:
+                x, y = 0, y + _PANEL_HEIGHT
+            number += 1
+            grid = {"x": x, "y": y, "w": panel.width, "h": _PANEL_HEIGHT}
+            yield {"id": number, "gridPos": grid, **_panel(panel)}
+            x += panel.width
+        y += _PANEL_HEIGHT
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
+    if panel.kind == "timeseries":
+        defaults["custom"] = {"fillOpacity": 8, "showPoints": "never"}
+    return {
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": _DATASOURCE,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "targets": [
+            {
+                "refId": chr(ord("A") + index),
+                "datasource": _DATASOURCE,
+                "expr": query.expr,
+                "legendFormat": query.legend,
+            }
+            for index, query in enumerate(panel.asked)
+        ],
+    }
+
+
+if __name__ == "__main__":
+    for path, text in documents().items():
+        path.write_text(text)
