@@ -77,7 +77,8 @@ class Checkpoint:
         self._files = ExitStack()
         self._slices: dict[str, Any] = {}  # name -> open file
         self._taken: set[str] = set()
-        self._skipped: set[str] = set()
+        self._elsewhere: set[str] = set()  # taken by another process
+        self._tied: set[str] = set()
         self._device = device
         try:
             for path, expected in _shards(folder):
@@ -111,8 +112,9 @@ class Checkpoint:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers held by all tensors taken so far."""
-        return sum(torch.Size(self._shape(name)).numel() for name in self._taken)
+        """Of the model so far: also those of tensors in the folder that it takes from elsewhere."""
+        counted = self._taken | self._elsewhere.intersection(self._slices)
+        return sum(torch.Size(self._shape(name)).numel() for name in counted)
 
     def __contains__(self, name: str) -> bool:
         return name in self._slices
@@ -136,14 +138,14 @@ class Checkpoint:
         return self._copy(self._load(name, index))
 
     def skip(self, names: Iterable[str]) -> None:
-        self._skipped.update(names)
+        self._elsewhere.update(names)
 
     def skip_tied(self, name: str, twin: Tensor) -> None:
         if name not in self:
             return
         tensor = self._read(name, tuple(twin.shape)).to(twin.device, twin.dtype)
         self._taken.discard(name)  # counts once
-        self._skipped.add(name)
+        self._tied.add(name)
         if not torch.equal(tensor, twin):
             raise CheckpointError(
                 f"{name}: tie_word_embeddings is set, but it differs from the token embedding"
@@ -151,7 +153,7 @@ class Checkpoint:
 
     def check_all_taken(self) -> None:
         """Raises `CheckpointError` naming the tensors that the model has no place for."""
-        known = self._taken | self._skipped
+        known = self._taken | self._elsewhere | self._tied
         unused = [name for name in self._names if name not in known]
         if unused:
             more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""

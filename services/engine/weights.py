@@ -55,7 +55,7 @@ def load_model(
 
     dtype "auto" keeps every bit: bfloat16 for a checkpoint in bfloat16, float32 for any other.
     `sparse_layer` computes the sparse layers of a mixture of experts elsewhere: their weights are
-    then neither loaded nor needed, nor counted.
+    then neither loaded nor needed. `num_parameters` counts what the folder has of them.
     Raises `ConfigError` for what `config.json` asks and the engine lacks, `CheckpointError` for a
     missing folder, and for a missing, unused or misshapen tensor, naming it.
     """
