@@ -1,4 +1,5 @@
-"""The guided tour of `make demo`: text from both decoders, answers from documents, pictures.
+"""The guided tour of `make demo`: text from three decoders, what their experts do, answers from
+documents, pictures.
 
 It talks to the running platform as any user would, with the `orrery` client and the official
 `openai` client, and leaves it running.
@@ -9,13 +10,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from openai import OpenAI
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress
 
-from deploy import demo_pictures
+from deploy import demo_experts, demo_pictures
 from deploy.demo_data import (
     COLLECTION,
     DemoFolder,
@@ -28,8 +30,9 @@ from deploy.state import PlatformState
 from orrery import Client
 from orrery.cli.citations import print_citations
 from orrery.cli.picture_display import show_picture
+from orrery.cli.routing_display import print_tokens
 
-MODELS = ("orrery-llama", "orrery-gpt")
+MODELS = ("orrery-llama", "orrery-gpt", "orrery-moe")
 STORY = "The Dorlor"
 # Entities the models have never seen: the training text holds none of these names.
 DOCUMENTS = """\
@@ -67,6 +70,7 @@ def main() -> int:
             _answer_by_http(console, openai, model)
         _show_cache(console, client)
         openai.close()
+        _show_experts(console, client, running.data_dir)
         folder = DemoFolder.below(running.data_dir)
         _ingest(console, client, folder)
         for question in tour_questions(folder):
@@ -80,7 +84,7 @@ def main() -> int:
 
 
 def _show_models(console: Console, client: Client) -> None:
-    console.rule("Two decoders of our own, trained by this project")
+    console.rule("Three decoders of our own, trained by this project")
     for model in client.models():
         console.print(
             f"  {model.name:14} {model.family:6} {model.num_parameters / 1e6:.2f} M parameters, "
@@ -137,6 +141,19 @@ def _show_cache(console: Console, client: Client) -> None:
         f"  {result.usage.cached_tokens} of {result.usage.prompt_tokens} prompt tokens "
         "came from the cache and were not computed again",
         highlight=False,
+    )
+
+
+def _show_experts(console: Console, client: Client, data_dir: Path) -> None:
+    console.rule("A mixture of experts: which of them a text's tokens go to")
+    analysis, picture = demo_experts.analyze(client, data_dir)
+    print_tokens(console, analysis)
+    placement = client.moe.placement()
+    homes = ", ".join(f"{shard.num_experts} on {shard.shard}" for shard in placement.shards)
+    console.print(
+        f"  {picture}\n  the experts are processes of their own: {homes}",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -232,6 +249,7 @@ def _show_urls(console: Console, state: PlatformState) -> None:
         f'orrery ask -c {COLLECTION} "..."        ask the demo documents',
         "orrery ingest DIR               take in your own; then orrery ask",
         'orrery image "a green star"     make a picture',
+        'orrery moe analyze "..."        see where a text is routed',
         "orrery status                   what runs, how much memory",
         "make down                       stop it; what was ingested stays",
     ]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy import demo_pictures
+from deploy import demo_experts, demo_pictures
 from deploy.demo_data import COLLECTION, DemoFolder, ingest, tour_questions
 from orrery import Client
-from tests.conftest import Platform
+from services.engine import LLM, SamplingParams
+from tests.conftest import REPOSITORY, Platform
 from training.images.captions import parse
 from training.images.checker import check
 
@@ -39,6 +40,29 @@ def test_tour_questions_are_answered_with_the_right_document_cited(
                 assert {cited.document_id for cited in answer.citations} == {question.document_id}
         again = ingest(client, folder)
         assert sorted(again.unchanged) == sorted((*report.added, *report.unchanged))
+
+
+def test_tour_draws_where_a_text_is_routed(platform: Platform, tmp_path: Path) -> None:
+    with Client(platform.grpc_target) as client:
+        analysis, drawn = demo_experts.analyze(client, tmp_path)
+        assert [layer.layer for layer in analysis.layers] == [0, 1, 2, 3, 4]
+        assert all(len(layer.shares) == 8 for layer in analysis.layers)
+        with Image.open(drawn) as picture:
+            assert min(picture.size) > 400
+            assert len(set(picture.convert("RGB").get_flattened_data())) > 50
+        shards = client.moe.placement().shards
+        assert len(shards) == 2
+        assert all(shard.reachable and shard.num_experts for shard in shards)
+
+
+def test_experts_of_the_platform_say_what_local_ones_say(platform: Platform) -> None:
+    local = LLM(REPOSITORY / "models/orrery-moe", dtype="float32", num_threads=1)
+    prompts = [question.text for question in tour_questions(DemoFolder.below(platform.data_dir))]
+    with Client(platform.grpc_target) as client:
+        for prompt in prompts:
+            served = client.generate(prompt, model="orrery-moe", max_tokens=24, temperature=0)
+            (expected,) = local.generate(prompt, SamplingParams(temperature=0, max_tokens=24))
+            assert served.text == expected.outputs[0].text
 
 
 def test_tour_makes_the_picture_it_asks_for_and_finds_others(
