@@ -336,7 +336,9 @@ async def test_a_layer_that_is_not_sparse_is_refused(served: ServedMoe) -> None:
 async def test_other_bad_input_is_refused_by_field(served: ServedMoe) -> None:
     vocabulary_end = 2**31
     for name, request, field in [
-        ("Dispatch", pb.DispatchRequest(), "input.hidden.dtype"),
+        ("Dispatch", pb.DispatchRequest(), "input"),
+        ("Dispatch", pb.DispatchRequest(input=pb.LayerInput(layer=10**9)), "input"),
+        ("Route", pb.RouteRequest(hidden=pb.LayerInput()), "hidden"),
         ("Route", pb.RouteRequest(), "input"),
         ("Route", pb.RouteRequest(text=""), "text"),
         ("Route", pb.RouteRequest(text="a" * (served.model.max_text_bytes + 1)), "text"),

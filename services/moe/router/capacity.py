@@ -1,10 +1,12 @@
 """What becomes of tokens that an expert has no room for: Lepikhin et al. 2020 (GShard,
 arXiv:2006.16668), section 2.2.
 
-An expert takes at most `ceil(factor * T * k / E)` rows of a batch, of the first tokens that chose
-it. A slot beyond that is dropped, which leaves its part out of the token's sum, or goes to the
-token's next best expert that has room and that it does not have already. There it gets the weight
-that this expert's score is worth: the slot's own weight times the ratio of the two scores.
+An expert takes at most `ceil(factor * T * k / E)` rows of a batch: of the tokens whose first choice
+it is, in their order, then of those whose second choice it is, and so on (Algorithm 1). A slot
+beyond that is dropped, which leaves its part out of the token's sum, or goes to the token's next
+best expert that has room and that it does not have already. There it gets the weight that this
+expert's score is worth: the slot's own weight times the ratio of the two scores. "Best" is by the
+logits: of the gates that this router loads none has a correction bias or groups of experts.
 
 Pure computation on tensors; no loop over tokens.
 """
@@ -26,11 +28,7 @@ __all__ = ["Capacity", "Fitted"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """Where tokens go once everybody has room. A slot that is not `kept` has the weight 0.
-
-    The kept slots of an expert come before its others, in the order of tokens: an expert that had
-    to refuse some is full, so none is sent there instead.
-    """
+    """Where tokens go once everybody has room. A slot that is not `kept` has the weight 0."""
 
     weights: Tensor  # float32 [T, k]
     expert_ids: Tensor  # int64 [T, k]
@@ -84,11 +82,14 @@ class Capacity:
 
 
 def _within(expert_ids: Tensor, room: Tensor) -> Tensor:
-    """ids [T, k], room [E] -> bool [T, k]: whether a slot is among the first that fit."""
-    flat, order = expert_ids.flatten().sort(stable=True)
+    """ids [T, k], room [E] -> bool [T, k]: whether a slot is among the first of its expert that
+    fit, all tokens' first slots before their second.
+    """
+    by_slot = expert_ids.T  # [k, T]
+    flat, order = by_slot.flatten().sort(stable=True)
     counts = flat.bincount(minlength=len(room))
     starts = counts.cumsum(0) - counts
     rank = torch.arange(len(flat), device=flat.device) - starts[flat]  # within its expert
     fits = torch.empty_like(flat, dtype=torch.bool)
     fits[order] = rank < room[flat]
-    return fits.view_as(expert_ids)
+    return fits.view_as(by_slot).T

@@ -72,8 +72,17 @@ class RouterLimitsConfig(BaseModel):
 
     max_tokens: int | None = Field(default=None, ge=1)  # of a call; None: what a message holds
     max_text_bytes: int = Field(default=16 << 10, ge=1)  # UTF-8, before it is tokenized
-    max_waiting_tokens: int = Field(default=1 << 16, ge=1)  # of all calls; beyond it: Overloaded
+    # Of all calls that have no output yet; beyond it: Overloaded.
+    max_waiting_tokens: int = Field(default=1 << 16, ge=1)
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
+
+    @model_validator(mode="after")
+    def _a_call_can_be_taken(self) -> RouterLimitsConfig:
+        if self.max_tokens is not None and self.max_tokens > self.max_waiting_tokens:
+            raise ValueError(
+                f"max_tokens: expected at most max_waiting_tokens, {self.max_waiting_tokens}"
+            )
+        return self
 
 
 class TextConfig(BaseModel):

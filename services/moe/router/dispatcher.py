@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TypeVar
@@ -35,6 +36,7 @@ __all__ = ["INLINE_NUMBERS", "Dispatched", "Dispatcher"]
 INLINE_NUMBERS = 1 << 18
 # A caller is told that experts are missing a moment before its own clock cuts the call.
 _MARGIN_SHARE, _MOST_MARGIN_S = 0.1, 0.25
+_RETRY_AFTER_S = 0.1  # of a call that comes while too many wait
 
 T = TypeVar("T")
 
@@ -81,6 +83,7 @@ class Dispatcher:
         self._limits = config.limits
         self._progress: dict[Batch[Dispatched], Progress] = {}
         self.batcher = LayerBatcher[Dispatched](self._run, config.batching)
+        self.num_waiting_tokens = 0  # of calls that have no output yet
         self.num_tokens_done = 0
 
     @property
@@ -94,19 +97,17 @@ class Dispatcher:
         """hidden [T, hidden_size] of a sparse layer; `deadline_s` is on `time.monotonic`.
 
         Raises `DependencyDown` where experts cannot be reached in time, `DeadlineExceeded` where it
-        was only slow, `Overloaded`.
+        was only slow, `Overloaded` where too many tokens wait already.
         """
         started_s = time.monotonic()
-        waiting = self.batcher.num_waiting_tokens
-        if waiting + len(hidden) > self._limits.max_waiting_tokens:
-            raise Overloaded(f"{waiting} tokens wait already", retry_after_s=0.1)
         left_s = deadline_s - started_s
         left_s -= min(_MOST_MARGIN_S, _MARGIN_SHARE * left_s)
         try:
-            async with asyncio.timeout(left_s):
-                done = await self.batcher.submit(layer, hidden, source)
+            with self._waiting(len(hidden)):
+                async with asyncio.timeout(left_s):
+                    done = await self.batcher.submit(layer, hidden, source)
         except TimeoutError:
-            raise self._late(layer) from None
+            raise self._late(hidden) from None
         self._metrics.dispatched(layer, time.monotonic() - started_s)
         self.num_tokens_done += len(hidden)
         return done
@@ -115,9 +116,22 @@ class Dispatcher:
         """Ends what is under way."""
         await self.batcher.close()
 
-    def _late(self, layer: int) -> DependencyDown | DeadlineExceeded:
+    @contextmanager
+    def _waiting(self, num_tokens: int) -> Iterator[None]:
+        """Counts them for as long as they take memory: also while shards are waited for."""
+        waiting = self.num_waiting_tokens
+        if waiting + num_tokens > self._limits.max_waiting_tokens:
+            raise Overloaded(f"{waiting} tokens wait already", retry_after_s=_RETRY_AFTER_S)
+        self.num_waiting_tokens += num_tokens
+        try:
+            yield
+        finally:
+            self.num_waiting_tokens -= num_tokens
+
+    def _late(self, hidden: Tensor) -> DependencyDown | DeadlineExceeded:
         for batch, progress in self._progress.items():
-            if batch.layer == layer and progress.waits_for is not None:
+            own = any(entry.hidden is hidden for entry in batch.entries)
+            if own and progress.waits_for is not None:
                 return DependencyDown(
                     f"no shard that holds {progress.waits_for} answers", retry_after_s=1.0
                 )
@@ -143,27 +157,26 @@ class Dispatcher:
     @torch.inference_mode()
     def _plan(self, layer: int, hidden: Tensor) -> _Plan:
         routed = self._gates.route(layer, hidden)
+        num_experts = routed.logits.shape[1]
         fitted, weights, expert_ids = None, routed.weights, routed.expert_ids
         if self._capacity is not None:
             fitted = self._capacity.fit(routed)
-            weights, expert_ids = fitted.weights, fitted.expert_ids
+            # What is dropped makes a last group, which is nobody's.
+            expert_ids = fitted.expert_ids.masked_fill(~fitted.kept, num_experts)
+            weights = fitted.weights
         groups = group_by_expert(expert_ids)
-        starts = [0, *accumulate(groups.counts)][:-1]
-        sizes = groups.counts
-        if fitted is not None:
-            kept = expert_ids[fitted.kept].bincount(minlength=routed.logits.shape[1])
-            sizes = kept[groups.expert_ids].tolist()
-        used = [place for place, size in enumerate(sizes) if size]
+        num_groups = len(groups.expert_ids) - (groups.expert_ids[-1] == num_experts)
+        stops = list(accumulate(groups.counts))
         rows = ExpertRows(
             layer=layer,
             hidden=hidden,
             token_ids=groups.token_ids,
-            expert_ids=[groups.expert_ids[place] for place in used],
-            starts=[starts[place] for place in used],
-            stops=[starts[place] + sizes[place] for place in used],
+            expert_ids=groups.expert_ids[:num_groups],
+            starts=[0, *stops][:num_groups],
+            stops=stops[:num_groups],
         )
         dropped = None if fitted is None else (~fitted.kept).sum(dim=1)
-        counts = routed.expert_ids.flatten().bincount(minlength=routed.logits.shape[1])
+        counts = routed.expert_ids.flatten().bincount(minlength=num_experts)
         return _Plan(routed, weights, groups.positions, rows, dropped, counts)
 
     def _count(self, batch: Batch[Dispatched], plan: _Plan) -> None:

@@ -52,6 +52,8 @@ def layer_input(
     message: pb.LayerInput, model: ModelFacts, max_tokens: int, field: str
 ) -> LayerInput:
     """A sparse layer and hidden states for it. Raises `InvalidRequest` naming the field."""
+    if not message.HasField("hidden"):
+        raise InvalidRequest(f"{field}: expected hidden states and their layer", field=field)
     if message.layer not in model.layers:
         raise InvalidRequest(
             f"{field}.layer: expected a sparse layer of the model, one of {list(model.layers)}, "

@@ -64,8 +64,9 @@ class RouterService:
     @property
     def max_tokens(self) -> int:
         """Of one call."""
-        most = self._model.max_message_rows
-        return min(self._config.limits.max_tokens or most, most)
+        limits = self._config.limits
+        most = min(self._model.max_message_rows, limits.max_waiting_tokens)
+        return min(limits.max_tokens or most, most)
 
     @property
     def dispatcher(self) -> Dispatcher:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 
-from orrery.v1 import common_pb2
+from torch import Tensor
+
+from orrery.v1 import common_pb2, tensor_pb2
 from orrery.v1 import moe_pb2 as pb
 from services.moe.router import messages
 from services.moe.router.config import RouterConfig
-from services.moe.router.dispatcher import Dispatched
+from services.moe.router.dispatcher import INLINE_NUMBERS, Dispatched
 from services.moe.router.service import RouterService
 from services.moe.tensors import dtype_number, to_message
 from services.runtime.errors import InvalidRequest, ModelNotFound
+from services.runtime.offload import offload_if_large
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, bidi_stream, unary
 
@@ -86,7 +89,7 @@ class RouterServicer:
         return pb.DispatchResponse(
             request_id=call.request_id,
             model=self._config.model_name,
-            hidden=to_message(done.hidden),
+            hidden=await _message(done.hidden),
             placement_version=done.placement_version,
             num_dropped=done.num_dropped,
             timing=common_pb2.Timing(total_ns=call.total_ns),
@@ -107,7 +110,7 @@ class RouterServicer:
                 )
                 yield pb.DispatchStreamResponse(
                     sequence=request.sequence,
-                    hidden=to_message(done.hidden),
+                    hidden=await _message(done.hidden),
                     placement_version=done.placement_version,
                     num_dropped=done.num_dropped,
                 )
@@ -212,7 +215,7 @@ class RouterServicer:
             request_id=call.request_id,
             model=self._config.model_name,
             num_running=self._rpc.lifecycle.num_in_flight - 1,
-            num_waiting_tokens=dispatcher.batcher.num_waiting_tokens,
+            num_waiting_tokens=dispatcher.num_waiting_tokens,
             num_tokens_done=dispatcher.num_tokens_done,
             num_dispatching=dispatcher.num_attempts,
             resident_bytes=resident_bytes(),
@@ -229,6 +232,8 @@ class RouterServicer:
         """The nearer of the message's own and the stream's."""
         left_s = self._config.limits.default_timeout_s
         if request.HasField("timeout_ms"):
+            if not request.timeout_ms:
+                raise InvalidRequest("timeout_ms: expected at least 1", field="timeout_ms")
             left_s = request.timeout_ms / 1000
         return time.monotonic() + min(left_s, call.left_s(left_s))
 
@@ -238,3 +243,7 @@ class RouterServicer:
                 f"model: this application serves {self._config.model_name!r}, not {model[:128]!r}",
                 field="model",
             )
+
+
+async def _message(hidden: Tensor) -> tensor_pb2.Tensor:
+    return await offload_if_large(hidden.numel(), lambda: to_message(hidden), above=INLINE_NUMBERS)

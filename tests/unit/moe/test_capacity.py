@@ -36,8 +36,8 @@ def reference(
     values = found.logits.double()
     score = values.softmax(-1) if scores == "softmax" else values.sigmoid()
     kept = [[False] * k for _ in range(num_tokens)]
-    for t in range(num_tokens):
-        for j in range(k):
+    for j in range(k):
+        for t in range(num_tokens):
             if room[ids[t][j]] > 0:
                 room[ids[t][j]] -= 1
                 kept[t][j] = True
@@ -100,6 +100,13 @@ def test_room_for_all_changes_nothing() -> None:
     assert torch.equal(fitted.weights, found.weights)
     assert torch.equal(fitted.expert_ids, found.expert_ids)
     assert bool(fitted.kept.all())
+
+
+def test_all_first_choices_are_placed_before_any_second() -> None:
+    found = routed(torch.tensor([[1.0, 2.0], [2.0, 1.0]]), 2)
+    assert found.expert_ids.tolist() == [[1, 0], [0, 1]]
+    fitted = Capacity(0.5, "drop", "softmax").fit(found)
+    assert fitted.kept.tolist() == [[True, False], [True, False]]
 
 
 @pytest.mark.parametrize("policy", ["drop", "reroute"])

@@ -20,6 +20,10 @@ DECODER = {"model_name": "m", "model_path": "models/m"}
         ({"capacity": {"policy": "drop"}}, "policy: has no effect without a factor"),
         ({"capacity": {"factor": 0}}, "capacity.factor"),
         ({"capacity": {"factor": float("inf")}}, "capacity.factor"),
+        (
+            {"limits": {"max_tokens": 9, "max_waiting_tokens": 8}},
+            "max_tokens: expected at most max_waiting_tokens, 8",
+        ),
         ({"batching": {"window_s": 2}}, "batching.window_s"),
         ({"failures": {"hedge_factor": 1}}, "failures.hedge_factor"),
         ({"device": "tpu"}, "device"),

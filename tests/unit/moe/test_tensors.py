@@ -70,9 +70,11 @@ def test_what_is_no_such_tensor_is_refused_by_field(
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_not_finite_is_refused(value: float, dtype: torch.dtype) -> None:
-    rows = torch.zeros(3, 4, dtype=dtype)
-    rows[1, 2] = value
+@pytest.mark.parametrize("position", [0, 70, 12_345, -1])  # of vectors, and of what is left over
+def test_what_is_not_finite_is_refused(value: float, dtype: torch.dtype, position: int) -> None:
+    rows = torch.randn(137, 101, generator=torch.Generator().manual_seed(0)).to(dtype)
+    check_finite(rows, "x")
+    rows.view(-1)[position] = value
     with pytest.raises(InvalidRequest, match="expected finite numbers") as caught:
         check_finite(rows, "x")
     assert caught.value.field == "x.data"
