@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from ray.serve import metrics
 
 from services.runtime.common_metrics import announce_build
+from services.runtime.gauge_keeper import GaugeKeeper
 from services.runtime.metrics import PREFIX, Counter, Gauge, Histogram
 
 __all__ = ["ServeRegistry"]
@@ -21,6 +22,7 @@ class ServeRegistry:
 
     def __init__(self, constant_labels: Mapping[str, str]) -> None:
         self._constant = dict(constant_labels)
+        self._keeper = GaugeKeeper()
         announce_build(self)
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
@@ -34,7 +36,7 @@ class ServeRegistry:
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
         metric = metrics.Gauge(PREFIX + name, description, self._names(labels))
         metric.set_default_tags(dict(self._constant))
-        return _ServeGauge(metric)
+        return self._keeper.keep(_ServeGauge(metric))
 
     def histogram(
         self, name: str, description: str, buckets: Sequence[float], labels: Sequence[str] = ()
