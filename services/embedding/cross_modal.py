@@ -23,11 +23,11 @@ from services.embedding.labels import (
 from services.embedding.picture_vectors import PictureVectors, required
 from services.embedding.pictures import Picture
 from services.embedding.text_vectors import TextVectors
-from services.embedding.together import together
 from services.embedding.vectors import Cost, Embedded
 from services.runtime.errors import InvalidRequest
 from services.runtime.message_size import MAX_CONTENT_BYTES
 from services.runtime.offload import offload_if_large
+from services.runtime.run_all import run_all
 
 __all__ = ["Classified", "Compared", "CrossModal"]
 
@@ -153,7 +153,7 @@ class CrossModal:
         work = [embed_texts()] if texts else []
         if pictures:
             work.append(embed_pictures())
-        await together(*work)
+        await run_all(work)
         return of_texts, of_pictures
 
 

@@ -17,11 +17,11 @@ import numpy as np
 from orrery.methods import EMBED_IMAGE, EMBED_TEXT, GET_EMBEDDING_MODEL, RERANK
 from orrery.v1 import common_pb2
 from orrery.v1 import embedding_pb2 as pb
-from services.retrieval.concurrency import run_all
 from services.retrieval.types import Vectors
 from services.runtime.errors import DeadlineExceeded, Internal, Overloaded
 from services.runtime.peer import Caller, Peer
 from services.runtime.pictures import PictureLimits
+from services.runtime.run_all import run_all
 
 __all__ = [
     "Embedded",

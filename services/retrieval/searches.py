@@ -17,7 +17,6 @@ from services.retrieval.asked_searches import (
     check_rerankable,
     chosen_mode,
 )
-from services.retrieval.concurrency import run_all
 from services.retrieval.config import RequestLimits
 from services.retrieval.embedder import Embedder, Purpose, RerankBy
 from services.retrieval.index.batching import SearchBatcher
@@ -37,6 +36,7 @@ from services.retrieval.vectors import checked_vector, for_metric
 from services.runtime.errors import DeadlineExceeded, InvalidRequest, OrreryError
 from services.runtime.peer import Caller
 from services.runtime.pictures import inspect_picture
+from services.runtime.run_all import run_all
 
 __all__ = ["Found", "Searched", "Searcher"]
 
