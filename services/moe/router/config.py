@@ -92,6 +92,7 @@ class TextConfig(BaseModel):
 
     kv_cache_bytes: int = Field(default=64 << 20, ge=1 << 10)
     max_tokens: int | None = Field(default=None, ge=2)  # None: the model's context
+    max_waiting: int = Field(default=16, ge=0)  # texts in line; beyond it: Overloaded
 
 
 class RouterConfig(BaseModel):

@@ -1,11 +1,13 @@
 """The shards as the router knows them: who answers, who holds what, how long a call usually takes.
 
-A task for each shard asks it how it is, often while it is lost. One that comes back without the
+A task for each shard asks it how it is, often while it is lost or in doubt. A shard is lost once
+its connection has failed twice, or it has left several probes in a row without an answer and has
+answered nothing else meanwhile: one that is only slow is not. One that comes back without the
 experts that the placement gives it is told to load them, and counts again once it has; what it
 holds beside them is dropped. Whoever waits for an expert is woken at each change.
 
-    ready ──lost()──> lost ──answers──> loads what is missing ──> ready
-      └───incomplete()──────────────────────^
+    ready ──doubt(), probes──> lost ──answers──> loads what is missing ──> ready
+      └───incomplete()──────────────────────────────────^
 
 Knows nothing of tensors, batches or gRPC.
 """
@@ -32,9 +34,11 @@ __all__ = ["GONE", "Fleet", "Shard"]
 GONE = (DependencyDown, NotReady, DeadlineExceeded)
 
 _LOG = logging.getLogger("orrery.moe.fleet")
-_PROBE_TIMEOUT_S = 5.0
-_REST_S = 0.05  # of a shard that said it has too much to do
+_PROBE_TIMEOUT_S = 2.0
+_MOST_MISSED = 3  # probes in a row
+_REST_S = 0.05  # of a shard that said it has too much to do, or that is in doubt
 _NUM_REMEMBERED = 64  # calls, for what is usual
+_NUM_BETWEEN = 16  # calls after which that is looked at again
 
 
 @dataclass(eq=False)
@@ -48,23 +52,38 @@ class Shard:
     lost_s: float | None = field(default_factory=time.monotonic)  # since when
     incomplete_s: float | None = None  # since when an expert is missing that it should hold
     rests_until_s: float = 0.0
+    heard_s: float = 0.0  # when it last answered anything
+    num_missed: int = 0  # probes without an answer, in a row
+    in_doubt: bool = False  # its connection has failed, and it has answered nothing since
     # What is known of it changes with each answer: one question at a time.
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
     probe_now: asyncio.Event = field(default_factory=asyncio.Event)
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
     _seconds_per_row: deque[float] = field(default_factory=lambda: deque(maxlen=_NUM_REMEMBERED))
+    _usual: tuple[float, float] | None = None  # seconds of a call, and of a row
+    _num_took: int = 0
 
     def took(self, num_rows: int, seconds: float) -> None:
         """A call has been answered."""
+        self.heard()
         self._seconds.append(seconds)
         self._seconds_per_row.append(seconds / num_rows)
+        self._num_took += 1
+        if self._num_took % _NUM_BETWEEN == 0:
+            median = statistics.median
+            self._usual = median(self._seconds), median(self._seconds_per_row)
 
     def usual_s(self, num_rows: int) -> float | None:
         """Of a call with so many rows; None while too few are known."""
-        if len(self._seconds) < _NUM_REMEMBERED // 4:
+        if self._usual is None:
             return None
-        per_row = statistics.median(self._seconds_per_row)
-        return max(statistics.median(self._seconds), per_row * num_rows)
+        of_call, of_row = self._usual
+        return max(of_call, of_row * num_rows)
+
+    def heard(self) -> None:
+        """It has answered: it is there."""
+        self.heard_s = time.monotonic()
+        self.num_missed, self.in_doubt = 0, False
 
 
 class Fleet:
@@ -139,14 +158,12 @@ class Fleet:
 
     # --- what calls find out -----------------------------------------------------------------
 
-    def lost(self, shard: Shard, error: OrreryError) -> None:
-        """A call found that it does not answer."""
-        if shard.lost_s is None:
-            _LOG.warning("shard_lost", extra={"shard": shard.name, "detail": error.message})
-            shard.lost_s = time.monotonic()
-        shard.ready = frozenset()
+    def doubt(self, shard: Shard, error: OrreryError) -> None:
+        """A call found that it does not answer, or that its connection fails: a probe will tell."""
+        if not isinstance(error, DeadlineExceeded):
+            shard.in_doubt = True
         shard.probe_now.set()
-        self._announce()
+        self.rest(shard)
 
     def incomplete(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
         """A call found that it does not hold what it should."""
@@ -156,15 +173,19 @@ class Fleet:
         self._announce()
 
     def rest(self, shard: Shard) -> None:
-        """A call found that it has too much to do."""
+        """It is not asked for a moment: a call found that it has too much to do."""
         shard.rests_until_s = time.monotonic() + _REST_S
         asyncio.get_running_loop().call_later(_REST_S, self._announce)
 
     # --- looking after them ------------------------------------------------------------------
 
     async def take_up(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
-        """Has a shard load experts. Raises `OrreryError`."""
+        """Has a shard load experts, in the place of what it holds too much, as a rebalance that was
+        cut leaves it. Raises `OrreryError`.
+        """
         async with shard.asking:
+            self._found(shard, await shard.client.report(_PROBE_TIMEOUT_S))
+            await self._drop_extra(shard, but=keys)
             await self._load(shard, keys)
 
     async def give_up(self, shard: Shard, keys: frozenset[ExpertKey]) -> None:
@@ -183,9 +204,9 @@ class Fleet:
                 if missing:
                     await self._load(shard, missing)
                     shard.incomplete_s = None
+                # Who moves experts loads them under `asking`, too: after this, if it begins now.
                 if not self.moving.locked():
-                    async with self.moving:
-                        await self._drop_extra(shard)
+                    await self._drop_extra(shard)
             except GONE:
                 raise
             except OrreryError as error:  # what it holds, it can still compute
@@ -196,6 +217,7 @@ class Fleet:
         if report.weight_hash != self._weight_hash:
             raise NotReady(f"the shard {shard.name!r} serves other weights: {report.weight_hash}")
         shard.report = report
+        shard.heard()
         if shard.lost_s is not None:
             details = {"shard": shard.name, "num_experts": len(report.keys)}
             _LOG.info("shard_found", extra=details)
@@ -213,27 +235,48 @@ class Fleet:
         shard.ready = shard.ready - keys
         await shard.client.drop(sorted(keys), self._config.load_timeout_s)
 
-    async def _drop_extra(self, shard: Shard) -> None:
-        extra = shard.ready - self.table.current.held_by(shard.name)
+    async def _drop_extra(self, shard: Shard, but: frozenset[ExpertKey] = frozenset()) -> None:
+        extra = shard.ready - self.table.current.held_by(shard.name) - but
         if extra:
             await self._drop(shard, extra)
 
     async def _watch(self, shard: Shard) -> None:
         while True:
-            try:
-                await self.probe(shard)
-            except OrreryError as error:
-                self.lost(shard, error)
             shard.probe_now.clear()
+            await self._look(shard)
             config = self._config
-            lost = shard.lost_s is not None
-            interval_s = config.probe_lost_interval_s if lost else config.probe_interval_s
+            well = shard.lost_s is None and not shard.in_doubt and not shard.num_missed
+            interval_s = config.probe_interval_s if well else config.probe_lost_interval_s
             try:
                 async with asyncio.timeout(interval_s):
                     await shard.probe_now.wait()
             except TimeoutError:
                 pass
-            shard.probe_now.clear()
+
+    async def _look(self, shard: Shard) -> None:
+        """One probe, and what follows from it."""
+        asked_s = time.monotonic()
+        try:
+            await self.probe(shard)
+        except DeadlineExceeded as error:
+            if shard.heard_s < asked_s:
+                shard.num_missed += 1
+            if shard.num_missed >= _MOST_MISSED:
+                self._lose(shard, error)
+        except DependencyDown as error:
+            if shard.in_doubt:
+                self._lose(shard, error)
+            shard.in_doubt = True
+        except OrreryError as error:
+            self._lose(shard, error)
+
+    def _lose(self, shard: Shard, error: OrreryError) -> None:
+        if shard.lost_s is None:
+            _LOG.warning("shard_lost", extra={"shard": shard.name, "detail": error.message})
+            shard.lost_s = time.monotonic()
+        if shard.ready:
+            shard.ready = frozenset()
+            self._announce()
 
     def _announce(self) -> None:
         changed, self._changed = self._changed, None

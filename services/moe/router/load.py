@@ -6,6 +6,7 @@ of calls or serving.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ Counts = npt.NDArray[np.int64]
 class WindowLoad:
     """Sums over so many seconds; L layers, E experts, S shards, in the window's order."""
 
-    window_s: float
+    window_s: float  # for which it was counted
     tokens: Counts  # [L, E]: tokens times experts, those dropped included
     num_tokens: Counts  # [L]
     entropy_sum: npt.NDArray[np.float64]  # [L], nats
@@ -87,14 +88,15 @@ class LoadWindow:
         self._rows[self._slot(), self._places_of_shards[shard]] += num_rows
 
     def total(self, window_s: float | None = None) -> WindowLoad:
-        """Over the last so many seconds, in whole slots; the whole window by default."""
+        """Over at least the last so many seconds, in whole slots and the one that fills; the whole
+        window by default.
+        """
         now = self._clock()
         wanted_s = self._window_s if window_s is None else min(window_s, self._window_s)
-        num_slots = max(1, round(wanted_s / self._slot_s))
-        last = self._number(now)
-        recent = (self._slots > last - num_slots) & (self._slots >= 0)
+        first = max(0, self._number(now) - math.ceil(wanted_s / self._slot_s))
+        recent = self._slots >= first
         return WindowLoad(
-            window_s=min(wanted_s, now - self._started_s),
+            window_s=now - self._started_s - first * self._slot_s,
             tokens=self._tokens[recent].sum(axis=0),
             num_tokens=self._num_tokens[recent].sum(axis=0),
             entropy_sum=self._entropy[recent].sum(axis=0),

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Mapping
 
-from services.engine.config import EngineConfig
 from services.engine.devices import use_threads
 from services.engine.expert_weights import load_gates, load_shared_experts
 from services.moe.model_facts import ModelFacts, read_model_facts
@@ -27,7 +26,7 @@ from services.moe.router.placement import Homes, PlacementTable, even_homes, hel
 from services.moe.router.rebalancing import places_of
 from services.moe.router.service import RouterService
 from services.moe.router.shards import ShardClient, ShardReport
-from services.moe.router.text_routing import TrunkRouting
+from services.moe.router.text_routing import trunk_routing
 from services.runtime.errors import NotReady, OrreryError
 
 __all__ = ["first_homes", "load_model", "start_router"]
@@ -75,19 +74,11 @@ async def start_router(
     dispatcher = Dispatcher(gates, exchange, capacity, load, metrics, config)
     service = RouterService(config, model, gates, dispatcher, fleet, load, metrics)
     if config.text is not None:
-        engine = EngineConfig(
-            dtype=config.dtype,
-            device=config.device,
-            num_threads=config.num_threads,
-            kv_cache_bytes=config.text.kv_cache_bytes,
-            enable_prefix_caching=False,  # every token is to be routed
-            max_model_len=config.text.max_tokens,
-            max_num_seqs=1,
-        )
         source = object()
-        service.texts = TrunkRouting(
-            str(model.folder),
-            engine,
+        service.texts = trunk_routing(
+            config,
+            config.text,
+            model,
             lambda layer, hidden, deadline_s: service.dispatch(layer, hidden, source, deadline_s),
         )
     service.start(reports)

@@ -86,9 +86,21 @@ def expert_placements(placement: Placement) -> list[pb.ExpertPlacement]:
     ]
 
 
-def shard_statuses(shards: Mapping[str, Shard], load: WindowLoad) -> list[pb.ShardStatus]:
-    """As last reported, with the rows of the window."""
-    return [_shard_status(s, int(n)) for s, n in zip(shards.values(), load.rows, strict=True)]
+def shard_statuses(
+    shards: Mapping[str, Shard], load: WindowLoad, model: ModelFacts
+) -> list[pb.ShardStatus]:
+    """As the router knows them, with the rows of the window."""
+    return [
+        pb.ShardStatus(
+            shard=shard.name,
+            reachable=shard.lost_s is None,
+            num_experts=len(shard.ready),
+            expert_bytes=len(shard.ready) * model.bytes_per_expert,
+            max_expert_bytes=0 if shard.report is None else shard.report.max_expert_bytes,
+            num_rows=int(num_rows),
+        )
+        for shard, num_rows in zip(shards.values(), load.rows, strict=True)
+    ]
 
 
 def layer_loads(model: ModelFacts, load: WindowLoad) -> list[pb.LayerLoad]:
@@ -139,18 +151,6 @@ def capacity_policy(config: CapacityConfig) -> pb.CapacityPolicy:
     if config.factor is None:
         return pb.CAPACITY_POLICY_UNSPECIFIED
     return _POLICIES[config.policy]
-
-
-def _shard_status(shard: Shard, num_rows: int) -> pb.ShardStatus:
-    report = shard.report
-    return pb.ShardStatus(
-        shard=shard.name,
-        reachable=shard.lost_s is None,
-        num_experts=len(shard.ready),
-        expert_bytes=0 if report is None else report.expert_bytes,
-        max_expert_bytes=0 if report is None else report.max_expert_bytes,
-        num_rows=num_rows,
-    )
 
 
 def _balance(balance: Balance) -> pb.ShardBalance:

@@ -32,6 +32,7 @@ from services.moe.router.planner import (
     shard_loads,
 )
 from services.runtime.errors import DeadlineExceeded, DependencyDown, InvalidRequest
+from services.runtime.run_all import run_all
 
 __all__ = ["Balance", "Rebalanced", "Rebalancer", "places_of"]
 
@@ -88,8 +89,9 @@ class Rebalancer:
     ) -> Rebalanced:
         """Plans from the load of the window, over the shards that answer; applies unless told not.
 
-        Raises `InvalidRequest` where the experts do not fit, `DependencyDown` where a shard is lost
-        on the way, `DeadlineExceeded`: then as far as it came.
+        Raises `InvalidRequest` where the experts do not fit into `max_shard_bytes`,
+        `DependencyDown` where they do not fit into the shards that answer or where one is lost on
+        the way, `DeadlineExceeded`: then as far as it came.
         """
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()):
@@ -118,6 +120,8 @@ class Rebalancer:
             after = await asyncio.to_thread(plan, loads, places, before)
             steps = list(rounds(before, after, self._room(places)))
         except (NoPlacementError, NoRoomError) as error:
+            if max_shard_bytes is None:
+                raise DependencyDown(f"of the shards that answer: {error}") from error
             raise InvalidRequest(f"max_shard_bytes: {error}", field="max_shard_bytes") from error
         adds, drops = changes(before, after)
         for step in [] if dry_run else steps:
@@ -137,9 +141,7 @@ class Rebalancer:
         for shard in adds:
             if fleet.shards[shard].lost_s is not None:
                 raise DependencyDown(f"the shard {shard!r} does not answer")
-        await asyncio.gather(
-            *(fleet.take_up(fleet.shards[shard], keys) for shard, keys in adds.items())
-        )
+        await run_all(fleet.take_up(fleet.shards[shard], keys) for shard, keys in adds.items())
         placement = fleet.place(step.homes)
         self._metrics.placed(placement.version, len(step.adds) + len(step.drops))
         details = {
@@ -154,9 +156,7 @@ class Rebalancer:
             for shard, keys in _by_shard(step.drops).items()
             if shard in fleet.shards and fleet.shards[shard].lost_s is None
         }
-        await asyncio.gather(
-            *(fleet.give_up(fleet.shards[shard], keys) for shard, keys in drops.items())
-        )
+        await run_all(fleet.give_up(fleet.shards[shard], keys) for shard, keys in drops.items())
 
     def _places(self, max_shard_bytes: int | None) -> dict[str, int]:
         """Of the shards that answer."""
@@ -170,13 +170,9 @@ class Rebalancer:
         return places_of(limits, self._bytes_per_expert)
 
     def _room(self, places: Mapping[str, int]) -> dict[str, int]:
-        """What each shard really has room for: a place more than is planned with."""
-        room = {}
-        for name, planned in places.items():
-            report = self._fleet.shards[name].report
-            assert report is not None
-            room[name] = max(planned + 1, report.max_expert_bytes // self._bytes_per_expert)
-        return room
+        """While experts move: a place more than is planned with, or what a shard has now."""
+        held = self._fleet.table.current.held_by
+        return {name: max(planned + 1, len(held(name))) for name, planned in places.items()}
 
     def _balance(self, homes: Homes, loads: LoadByKey) -> Balance:
         shards = list(self._fleet.shards)

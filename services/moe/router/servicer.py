@@ -127,7 +127,9 @@ class RouterServicer:
             model=self._config.model_name,
             version=placement.version,
             experts=messages.expert_placements(placement),
-            shards=messages.shard_statuses(self._service.shards, self._service.load()),
+            shards=messages.shard_statuses(
+                self._service.shards, self._service.load(), self._service.model
+            ),
         )
 
     @unary(pb.GetExpertLoadResponse)
@@ -147,7 +149,7 @@ class RouterServicer:
             request_id=call.request_id,
             model=self._config.model_name,
             layers=messages.layer_loads(self._service.model, load),
-            shards=messages.shard_statuses(self._service.shards, load),
+            shards=messages.shard_statuses(self._service.shards, load, self._service.model),
             window_s=load.window_s,
         )
 

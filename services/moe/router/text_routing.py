@@ -4,8 +4,8 @@ its sparse layers through the router's own dispatch.
     thread:      trunk ── layer 0 ──> wait      trunk ── layer 1 ──> wait   ...
     event loop:              └── dispatch ──^               └── dispatch ──^
 
-The trunk is loaded when the first text comes. Texts are read one after another. Knows nothing of
-gRPC or protobuf.
+The trunk is loaded when the first text comes. Texts are read one after another; so many may wait.
+Knows nothing of gRPC or protobuf.
 """
 
 from __future__ import annotations
@@ -25,11 +25,21 @@ from services.engine.engine import LLMEngine
 from services.engine.errors import ExpertsUnavailableError, InvalidRequestError
 from services.engine.request import Request, SamplingParams
 from services.engine.tokenizer import Tokenizer
+from services.engine.weights import read_model_config
+from services.moe.model_facts import ModelFacts
+from services.moe.router.config import RouterConfig, TextConfig
 from services.moe.router.dispatcher import Dispatched
 from services.moe.router.gates import Routed
-from services.runtime.errors import DeadlineExceeded, InvalidRequest, OrreryError
+from services.moe.tensors import all_finite
+from services.runtime.errors import DeadlineExceeded, InvalidRequest, OrreryError, Overloaded
+from services.runtime.message_size import MAX_CONTENT_BYTES
 
-__all__ = ["Dispatch", "RoutedText", "TextRouting", "TrunkRouting"]
+__all__ = ["Dispatch", "RoutedText", "TextLimits", "TextRouting", "TrunkRouting", "trunk_routing"]
+
+_RETRY_AFTER_S = 1.0
+# What an answer tells of a token, at most: of each of its experts an id and a weight, in each layer
+# an entropy; beside that its own id and the length of its text.
+_BYTES_PER_EXPERT, _BYTES_PER_LAYER, _BYTES_PER_TOKEN = 9, 4, 10
 
 Dispatch = Callable[[int, Tensor, float], Awaitable[Dispatched]]  # layer, hidden, deadline
 
@@ -55,11 +65,34 @@ class TextRouting(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """What is read at most."""
+
+    max_tokens: int  # of a text
+    vocab_size: int
+    max_waiting: int  # texts in line, behind the one that is read
+
+    def check(self, token_ids: Sequence[int], field: str) -> None:
+        """Raises `InvalidRequest`."""
+        if not 1 <= len(token_ids) <= self.max_tokens:
+            raise InvalidRequest(
+                f"{field}: expected 1 to {self.max_tokens} tokens, got {len(token_ids)}",
+                field=field,
+            )
+        if max(token_ids) >= self.vocab_size:
+            raise InvalidRequest(
+                f"{field}: expected ids from 0 to {self.vocab_size - 1}, got {max(token_ids)}",
+                field=field,
+            )
+
+
 @dataclass(slots=True, eq=False)
 class _Reading:
     """One text being read, seen by the thread and by whoever waits for it."""
 
     loop: asyncio.AbstractEventLoop
+    field: str
     deadline_s: float
     layers: dict[int, list[Routed]] = field(default_factory=dict)
     failure: OrreryError | None = None
@@ -75,27 +108,34 @@ class _Reading:
 class TrunkRouting:
     """A `TextRouting` over the engine. `dispatch` runs on the event loop that asks."""
 
-    def __init__(self, model_folder: str, config: EngineConfig, dispatch: Dispatch) -> None:
+    def __init__(
+        self, model_folder: str, config: EngineConfig, limits: TextLimits, dispatch: Dispatch
+    ) -> None:
         self._model_folder = model_folder
         self._config = config
+        self._limits = limits
         self._dispatch = dispatch
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="moe-trunk")
         self._engine: LLMEngine | None = None
         self._reading: _Reading | None = None  # the thread's
+        self._num_texts = 0  # being read, and in line
 
     async def route_text(self, text: str, field: str, deadline_s: float) -> RoutedText:
-        """Raises `InvalidRequest`, and what the dispatch raises."""
+        """Raises `InvalidRequest`, `Overloaded`, and what the dispatch raises."""
 
         def read() -> RoutedText:
-            return self._route(self._encode(text, field), field)
+            token_ids = self._encode(text, field)
+            self._limits.check(token_ids, field)
+            return self._route(token_ids)
 
-        return await self._within(read, deadline_s)
+        return await self._within(read, field, deadline_s)
 
     async def route_ids(
         self, token_ids: Sequence[int], field: str, deadline_s: float
     ) -> RoutedText:
-        """Raises `InvalidRequest`, and what the dispatch raises."""
-        return await self._within(lambda: self._route(list(token_ids), field), deadline_s)
+        """Raises `InvalidRequest`, `Overloaded`, and what the dispatch raises."""
+        self._limits.check(token_ids, field)
+        return await self._within(lambda: self._route(list(token_ids)), field, deadline_s)
 
     async def close(self) -> None:
         """Ends the text that is read."""
@@ -103,14 +143,21 @@ class TrunkRouting:
             self._reading.give_up()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _within(self, read: Callable[[], RoutedText], deadline_s: float) -> RoutedText:
+    async def _within(
+        self, read: Callable[[], RoutedText], field: str, deadline_s: float
+    ) -> RoutedText:
+        if self._num_texts > self._limits.max_waiting:
+            raise Overloaded(
+                f"{self._limits.max_waiting} texts wait already", retry_after_s=_RETRY_AFTER_S
+            )
         loop = asyncio.get_running_loop()
-        reading = _Reading(loop, deadline_s)
+        reading = _Reading(loop, field, deadline_s)
 
         def run() -> RoutedText:
             self._reading = reading
             return read()
 
+        self._num_texts += 1
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()):
                 return await loop.run_in_executor(self._thread, run)
@@ -119,6 +166,7 @@ class TrunkRouting:
                 "the deadline passed before the text was read", stage="trunk"
             ) from None
         finally:
+            self._num_texts -= 1
             reading.give_up()
 
     # --- in the thread -----------------------------------------------------------------------
@@ -129,10 +177,9 @@ class TrunkRouting:
         except InvalidRequestError as error:
             raise InvalidRequest(str(error), field=error.field) from error
 
-    def _route(self, token_ids: list[int], field: str) -> RoutedText:
+    def _route(self, token_ids: list[int]) -> RoutedText:
         engine, reading = self._loaded(), self._reading
         assert reading is not None
-        self._check(engine, token_ids, field)
         reading.layers.clear()  # of what loading computed
         params = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
         engine.add_request(Request("text", token_ids, params))
@@ -147,19 +194,6 @@ class TrunkRouting:
             ["" if i in special else tokenizer.token_text(i) for i in token_ids],
             {layer: _joined(parts) for layer, parts in reading.layers.items()},
         )
-
-    def _check(self, engine: LLMEngine, token_ids: Sequence[int], field: str) -> None:
-        longest = engine.max_model_len - 1
-        if not 1 <= len(token_ids) <= longest:
-            raise InvalidRequest(
-                f"{field}: expected 1 to {longest} tokens, got {len(token_ids)}", field=field
-            )
-        vocab_size = engine.model.config.vocab_size
-        if max(token_ids) >= vocab_size:
-            raise InvalidRequest(
-                f"{field}: expected ids from 0 to {vocab_size - 1}, got {max(token_ids)}",
-                field=field,
-            )
 
     def _loaded(self) -> LLMEngine:
         if self._engine is None:
@@ -181,6 +215,12 @@ class TrunkRouting:
         """A `services.engine.layers.moe.SparseLayer`."""
         reading = self._reading
         assert reading is not None
+        if not all_finite(hidden):  # it would share a batch with tokens of others
+            reading.failure = InvalidRequest(
+                f"{reading.field}: the numbers that enter layer {layer} overflow",
+                field=reading.field,
+            )
+            raise ExpertsUnavailableError(reading.failure.message)
         work = _awaited(self._dispatch, layer, hidden, reading.deadline_s)
         reading.asked = asyncio.run_coroutine_threadsafe(work, reading.loop)
         if reading.given_up:
@@ -194,6 +234,27 @@ class TrunkRouting:
             raise ExpertsUnavailableError("the text is not waited for any more") from error
         reading.layers.setdefault(layer, []).append(done.routed)
         return done.hidden
+
+
+def trunk_routing(
+    config: RouterConfig, text: TextConfig, model: ModelFacts, dispatch: Dispatch
+) -> TrunkRouting:
+    """For the router of a model. Raises `ConfigError` where the texts it allows are too long."""
+    engine = EngineConfig(
+        dtype=config.dtype,
+        device=config.device,
+        num_threads=config.num_threads,
+        kv_cache_bytes=text.kv_cache_bytes,
+        enable_prefix_caching=False,  # every token is to be routed
+        max_model_len=text.max_tokens,
+        max_num_seqs=1,
+    )
+    decoder = read_model_config(model.folder)
+    of_layer = model.gating.num_experts_per_token * _BYTES_PER_EXPERT + _BYTES_PER_LAYER
+    told = MAX_CONTENT_BYTES // (len(model.layers) * of_layer + _BYTES_PER_TOKEN)
+    longest = min(engine.context_length(decoder) - 1, told)
+    limits = TextLimits(longest, decoder.vocab_size, text.max_waiting)
+    return TrunkRouting(str(model.folder), engine, limits, dispatch)
 
 
 async def _awaited(dispatch: Dispatch, layer: int, hidden: Tensor, deadline_s: float) -> Dispatched:

@@ -63,6 +63,20 @@ def test_a_shorter_window_is_the_recent_part() -> None:
     assert load.total().window_s == pytest.approx(30)
 
 
+@given(window_s=st.floats(1, 300), age_s=st.floats(0.5, 1000))
+def test_tokens_of_a_window_are_those_of_the_seconds_it_tells(
+    window_s: float, age_s: float
+) -> None:
+    clock = Clock()
+    load = window(clock, seconds=300.0)  # its slots have 5 s
+    while clock.now < 100 + age_s:
+        clock.now += 0.5
+        load.routed(1, counts(100, 0), 0.0, 100, 0)
+    recent = load.total(window_s)
+    assert recent.num_tokens[0] == pytest.approx(200 * recent.window_s, abs=100)
+    assert recent.window_s >= min(window_s, clock.now - 100)
+
+
 @given(st.lists(st.tuples(st.floats(0, 20), st.integers(0, 5)), max_size=60))
 def test_sums_equal_those_of_a_plain_list(events: list[tuple[float, int]]) -> None:
     """Within a slot of the border, which are whole seconds here."""
@@ -74,5 +88,5 @@ def test_sums_equal_those_of_a_plain_list(events: list[tuple[float, int]]) -> No
         load.routed(1, counts(count, 0), 0.0, count, 0)
         seen.append((int(clock.now - 100.0), count))
     last = int(clock.now - 100.0)
-    expected = sum(count for second, count in seen if second > last - 60)
+    expected = sum(count for second, count in seen if second >= last - 60)
     assert load.total().tokens[0, 0] == expected

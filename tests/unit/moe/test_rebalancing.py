@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -152,6 +152,48 @@ async def test_a_limit_below_all_experts_is_refused() -> None:
         with pytest.raises(InvalidRequest, match="16 experts need as many places") as caught:
             await r.rebalance(limit=4)  # of each shard, one of them free
         assert caught.value.field == "max_shard_bytes"
+
+
+async def test_a_limit_holds_while_experts_move() -> None:
+    async with rig(max_experts=16) as r:
+        await r.traffic()
+        most = dict.fromkeys(r.shards, 0)
+
+        def watched(shard: FakeShard) -> None:
+            loads = shard.store.load
+
+            def load(keys: Iterable[ExpertKey]) -> None:
+                loads(keys)
+                most[shard.name] = max(most[shard.name], len(shard.store.keys))
+
+            shard.store.load = load  # type: ignore[method-assign]
+
+        for shard in r.shards.values():
+            watched(shard)
+        assert (await r.rebalance(limit=6)).applied
+        assert max(most.values()) == 6
+
+
+async def test_too_little_room_on_the_shards_that_are_left_is_not_blamed_on_the_caller() -> (
+    None
+):
+    async with rig(max_experts=5) as r:
+        r.shards["shard-0"].gone = True
+        while r.fleet.shards["shard-0"].lost_s is None:
+            await r.fleet.change
+        with pytest.raises(DependencyDown, match="16 experts need as many places") as caught:
+            await r.rebalance()
+        assert caught.value.field is None
+
+
+async def test_what_a_cut_rebalance_left_makes_room() -> None:
+    async with rig(max_experts=9) as r:
+        await r.traffic()
+        for shard in r.shards.values():
+            missing = [ExpertKey(layer, e) for layer in LAYERS for e in range(NUM_EXPERTS)]
+            shard.store.load([key for key in missing if key not in shard.store.keys][:5])
+        await r.rebalance()
+        r.check_held()
 
 
 async def test_experts_of_a_lost_shard_are_brought_home() -> None:
