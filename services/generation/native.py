@@ -10,6 +10,7 @@ from services.engine.engine import LLMEngine
 from services.engine.kv_cache import bytes_per_block
 from services.engine.request import Request, RequestOutput, SamplingParams
 from services.engine.tokenizer import Tokenizer
+from services.engine.weights import load_model
 from services.generation.backend import BackendLoad, CacheGeometry, Experts, ModelInfo
 from services.generation.config import GenerationConfig
 from services.generation.engine_metrics import EngineMetrics
@@ -45,11 +46,12 @@ class NativeBackend:
         def load() -> LLMEngine:
             if experts is not None:
                 experts.wait_until_ready()
-            engine = LLMEngine.from_pretrained(
-                model_folder, config.engine, stats=metrics, sparse_layer=experts
-            )
-            if experts is not None:
-                experts.check(engine.model.weight_hash, engine.model.dtype)
+            settings = config.engine
+            model = load_model(model_folder, settings.dtype, settings.device, sparse_layer=experts)
+            if experts is not None:  # before they are asked to compute
+                experts.check(model.weight_hash, model.dtype)
+            tokenizer = Tokenizer.from_folder(model.path)
+            engine = LLMEngine(model, tokenizer, settings, stats=metrics)
             _warm_up(engine)
             return engine
 
@@ -93,6 +95,9 @@ class NativeBackend:
             prefix_hits=load.prefix_hits,
             num_preemptions=load.num_preemptions,
             num_finished=load.num_finished,
+            num_prompt_tokens=load.num_prompt_tokens,
+            num_cached_tokens=load.num_cached_tokens,
+            num_output_tokens=load.num_output_tokens,
         )
 
     async def close(self) -> None:

@@ -118,6 +118,7 @@ class Refusal:
     field: str | None
     request_id: str | None
     stage: str | None
+    retry_after_s: float | None
 
 
 def refusal(error: grpc.aio.AioRpcError) -> Refusal:
@@ -131,5 +132,10 @@ def refusal(error: grpc.aio.AioRpcError) -> Refusal:
     assert status.code == error.code().value[0]
     said = info.metadata
     return Refusal(
-        error.code(), info.reason, said.get("field"), said.get("request_id"), said.get("stage")
+        error.code(),
+        info.reason,
+        said.get("field"),
+        said.get("request_id"),
+        said.get("stage"),
+        float(said["retry_after_s"]) if "retry_after_s" in said else None,
     )
