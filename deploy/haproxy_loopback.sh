@@ -12,6 +12,7 @@ for argument in "$@"; do
 done
 
 if [ -n "$config" ]; then
-    sed -i -E 's/^([[:space:]]*bind) (\*|0\.0\.0\.0|::)?:([0-9]+)/\1 127.0.0.1:\3/' "$config"
+    pages="${RAY_SERVE_HAPROXY_STATS_PORT:-8404}|${RAY_SERVE_HAPROXY_METRICS_PORT:-9101}"
+    sed -i -E "s/^([[:space:]]*bind) (\*|0\.0\.0\.0|::)?:($pages)\$/\1 127.0.0.1:\3/" "$config"
 fi
 exec "$_ORRERY_HAPROXY" "$@"

@@ -3,6 +3,8 @@
     python -m deploy.local up      # returns when every application is ready
     python -m deploy.local down    # leaves no process behind
 
+`python -m deploy.foreground` is `up` that stays, for containers.
+
 `up` starts a small Ray node of its own, applies `deploy/serve/orrery.yaml` to it and waits. The
 node, the Serve controller, the proxy and the replicas then run on without this process.
 """
@@ -29,9 +31,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy import embedded_redis, node
 from deploy.node import HOST, StartError
-from deploy.ports import free_port, is_free
+from deploy.ports import ALL_INTERFACES, free_port, is_free, own_address
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
+from deploy.resources import Resources, ResourcesError
 from deploy.state import PlatformState
 from services.runtime.config import Settings, SettingsError
 
@@ -41,6 +44,8 @@ class Options:
     """Where the platform listens and keeps its data. Port 0 means any free one.
 
     `redis_url` None: the launcher starts a Redis of the platform's own.
+    `resources`: a file of replicas and resources that goes over the configuration.
+    `ray_port`: where other machines join this one; only beyond loopback.
     """
 
     config: Path
@@ -50,6 +55,9 @@ class Options:
     metrics_port: int
     redis_url: SecretStr | None = None
     redis_fsync: str = "always"
+    resources: Path | None = None
+    host: str = HOST
+    ray_port: int = 0
 
 
 def up(options: Options, console: Console) -> PlatformState:
@@ -123,7 +131,13 @@ def _start(
             platform_id, run_dir, free_port(), free_port(), options.data_dir, redis_url
         )
         progress.update(tasks["ray"], state="starting")
-        address = node.start_ray(environment, run_dir, options.metrics_port, free_port())
+        listen = node.Listen(
+            address=HOST if options.host == HOST else own_address(),
+            port=options.ray_port,
+            metrics_port=options.metrics_port,
+            client_port=free_port(),
+        )
+        address = node.start_ray(environment, run_dir, listen)
         node.connect(address, environment)
         progress.update(tasks["ray"], state="running", completed=1)
 
@@ -199,20 +213,30 @@ def _wait_until_ready(http_port: int) -> None:
 
 def _load_config(options: Options) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(options.config.read_text())
+        written = yaml.safe_load(options.config.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise StartError(f"cannot read {options.config}: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("applications"), list):
+    if not isinstance(written, dict) or not isinstance(written.get("applications"), list):
         raise StartError(f"{options.config}: expected a Serve configuration with applications")
+    config = _with_resources(written, options.resources)
     config["http_options"] = {
         **config.get("http_options", {}),
-        "host": HOST,
+        "host": options.host,
         "port": options.http_port,
     }
     config["grpc_options"] = {**config.get("grpc_options", {}), "port": options.grpc_port}
     for app in config["applications"]:
         _set_grpc_target(app.get("args"), f"{HOST}:{options.grpc_port}")
     return config
+
+
+def _with_resources(config: dict[str, Any], resources: Path | None) -> dict[str, Any]:
+    if resources is None:
+        return config
+    try:
+        return Resources.read(resources).applied_to(config)
+    except ResourcesError as error:
+        raise StartError(str(error)) from error
 
 
 def _set_grpc_target(args: Any, target: str) -> None:
@@ -253,23 +277,52 @@ def data_dir_of(settings: Settings) -> Path:
     return REPOSITORY / settings.data_dir
 
 
-def _parse_options(arguments: list[str], settings: Settings) -> tuple[str, Options]:
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.local", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("command", choices=["up", "down"])
+def add_options(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    """The options of a platform on this machine, which `options_of` takes."""
     parser.add_argument("--config", type=Path, default=REPOSITORY / "deploy/serve/orrery.yaml")
+    parser.add_argument("--resources", type=Path, help="replicas, devices: deploy/resources.py")
     parser.add_argument("--data-dir", type=Path, default=data_dir_of(settings))
     for name in ("http", "grpc", "metrics"):
         default = getattr(settings, f"{name}_port")
         parser.add_argument(
             f"--{name}-port", type=int, default=default, help=f"default {default}; 0 = any free one"
         )
-    parsed = vars(parser.parse_args(arguments))
-    command = parsed.pop("command")
-    return command, Options(
-        **parsed, redis_url=settings.redis_url, redis_fsync=settings.redis_fsync
+    parser.add_argument(
+        "--host",
+        choices=[HOST, ALL_INTERFACES],
+        default=HOST,
+        help=f"where HTTP and gRPC listen; default {HOST}; {ALL_INTERFACES} asks for API keys",
     )
+    parser.add_argument("--ray-port", type=int, default=0, help="where other machines join")
+
+
+def options_of(parsed: argparse.Namespace, settings: Settings) -> Options:
+    """Raises `StartError` where the platform would listen to everybody."""
+    if parsed.host != HOST and not settings.all_api_keys():
+        raise StartError(
+            f"--host {parsed.host}: whoever reaches this machine could use the platform: set "
+            "ORRERY_API_KEYS or ORRERY_API_KEYS_FILE"
+        )
+    values = {key: value for key, value in vars(parsed).items() if key != "command"}
+    return Options(**values, redis_url=settings.redis_url, redis_fsync=settings.redis_fsync)
+
+
+def _parse_options(arguments: list[str], settings: Settings) -> tuple[str, Options]:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.local", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("command", choices=["up", "down"])
+    add_options(parser, settings)
+    parsed = parser.parse_args(arguments)
+    return parsed.command, options_of(parsed, settings)
+
+
+def show_addresses(state: PlatformState, took_s: float, console: Console) -> None:
+    """Where the platform listens that has just become ready."""
+    console.print(f"Ready in {took_s:.0f} s.")
+    console.print(f"  HTTP     http://{state.http}/docs")
+    console.print(f"  gRPC     {state.grpc}")
+    console.print(f"  metrics  http://{state.metrics}/metrics")
 
 
 def main() -> int:
@@ -284,10 +337,7 @@ def main() -> int:
     except (StartError, SettingsError) as error:
         console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
         return 1
-    console.print(f"Ready in {time.monotonic() - started:.0f} s.")
-    console.print(f"  HTTP     http://{state.http}/docs")
-    console.print(f"  gRPC     {state.grpc}")
-    console.print(f"  metrics  http://{state.metrics}/metrics")
+    show_addresses(state, time.monotonic() - started, console)
     return 0
 
 

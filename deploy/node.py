@@ -11,13 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from deploy.ports import HOST
+
 __all__ = [
     "HOST",
+    "Listen",
     "StartError",
     "connect",
     "deploy",
@@ -27,7 +31,6 @@ __all__ = [
     "wait_for",
 ]
 
-HOST = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 << 20
 READY_LIMIT_S = 300.0
 
@@ -36,9 +39,17 @@ class StartError(Exception):
     """The platform could not be started; the message says why and what to do."""
 
 
-def start_ray(
-    environment: dict[str, str], run_dir: Path, metrics_port: int, client_port: int
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where Ray's daemons listen: their address, the control store's port (0: any), and others."""
+
+    address: str
+    port: int
+    metrics_port: int
+    client_port: int
+
+
+def start_ray(environment: dict[str, str], run_dir: Path, listen: Listen) -> str:
     """Starts the node's daemons and returns the address of its control store.
 
     Raises `StartError` with what Ray printed.
@@ -47,10 +58,10 @@ def start_ray(
         str(Path(sys.executable).with_name("ray")),
         "start",
         "--head",
-        f"--node-ip-address={HOST}",
-        "--port=0",
-        f"--ray-client-server-port={client_port}",
-        f"--metrics-export-port={metrics_port}",
+        f"--node-ip-address={listen.address}",
+        f"--port={listen.port}",
+        f"--ray-client-server-port={listen.client_port}",
+        f"--metrics-export-port={listen.metrics_port}",
         f"--temp-dir={run_dir}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         # Replicas ask for no CPU; this only bounds what Ray would start besides them.

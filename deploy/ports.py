@@ -5,9 +5,18 @@ from __future__ import annotations
 import random
 import socket
 
-__all__ = ["HOST", "NoFreePorts", "free_port", "is_free", "replica_ports"]
+__all__ = [
+    "ALL_INTERFACES",
+    "HOST",
+    "NoFreePorts",
+    "free_port",
+    "is_free",
+    "own_address",
+    "replica_ports",
+]
 
 HOST = "127.0.0.1"
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the launcher asks for API keys where it is chosen
 # Below the ports that the system gives to connections, above those of Ray's workers.
 FIRST_REPLICA_PORT, LAST_REPLICA_PORT = 20_000, 30_000
 REPLICA_PORTS = 100  # one for each replica, and for those that ended a moment ago
@@ -22,6 +31,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def own_address() -> str:
+    """The address of this machine, or container, by which others reach it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: the system only says from where it would be. (RFC 5737: nobody's.)
+            probe.connect(("192.0.2.1", 9))
+        except OSError:  # no route leads out
+            return socket.gethostbyname(socket.gethostname())
+        return str(probe.getsockname()[0])
 
 
 def is_free(port: int) -> bool:

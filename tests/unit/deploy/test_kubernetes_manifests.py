@@ -1,0 +1,226 @@
+"""What would be applied to a cluster: valid, and no more open than it says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+
+from deploy.kubernetes import K8S, OVERLAYS
+from deploy.redis_server import RedisFolder, Supervisor
+from tests.unit.deploy.manifests import Manifest, check, pod_specs, render
+
+
+@pytest.fixture(scope="module", params=OVERLAYS)
+def documents(request: pytest.FixtureRequest) -> list[Manifest]:
+    return render(request.param)
+
+
+def only(documents: list[Manifest], kind: str) -> Manifest:
+    (found,) = (document for document in documents if document["kind"] == kind)
+    return found
+
+
+def containers(documents: list[Manifest]) -> list[Manifest]:
+    return [one for pod in pod_specs(documents).values() for one in pod["containers"]]
+
+
+def test_every_document_validates_strictly(documents: list[Manifest]) -> None:
+    for document in documents:
+        check(document)
+    kinds = {document["kind"] for document in documents}
+    assert kinds >= {
+        "ConfigMap",
+        "NetworkPolicy",
+        "PersistentVolumeClaim",
+        "PodDisruptionBudget",
+        "PodMonitor",
+        "PrometheusRule",
+        "RayService",
+        "Service",
+        "StatefulSet",
+    }
+
+
+def misspell_a_pods_field(document: Manifest) -> None:
+    pod = document["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    pod["containers"][0]["redinessProbe"] = {}
+
+
+def misspell_a_field_of_the_cluster(document: Manifest) -> None:
+    document["spec"]["rayClusterConfig"]["enableAutoscaling"] = True
+
+
+def make_a_number_of_a_start_parameter(document: Manifest) -> None:
+    document["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+
+
+def forget_the_limit_of_a_group(document: Manifest) -> None:
+    del document["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["maxReplicas"]
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        misspell_a_pods_field,
+        misspell_a_field_of_the_cluster,
+        make_a_number_of_a_start_parameter,
+        forget_the_limit_of_a_group,
+    ],
+)
+def test_a_mistake_in_the_ray_service_is_found(
+    documents: list[Manifest], mistake: Callable[[Manifest], None]
+) -> None:
+    broken = copy.deepcopy(only(documents, "RayService"))
+    mistake(broken)
+    with pytest.raises(jsonschema.ValidationError):
+        check(broken)
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule", "StatefulSet", "NetworkPolicy"])
+def test_an_unknown_field_is_found(documents: list[Manifest], kind: str) -> None:
+    document = next(one for one in documents if one["kind"] == kind)
+    with pytest.raises(jsonschema.ValidationError):
+        check({**document, "spec": {**document["spec"], "unknown": 1}})
+
+
+def test_everything_lies_in_one_namespace_that_lets_nobody_be_root(
+    documents: list[Manifest],
+) -> None:
+    namespace = only(documents, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for document in documents:
+        if document is not namespace:
+            assert document["metadata"]["namespace"] == namespace["metadata"]["name"]
+
+
+def test_no_container_is_root_or_writes_to_its_image(documents: list[Manifest]) -> None:
+    for name, pod in pod_specs(documents).items():
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+    autoscaler = only(documents, "RayService")["spec"]["rayClusterConfig"]["autoscalerOptions"]
+    for container in [*containers(documents), autoscaler]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_ray_may_write_where_it_does(documents: list[Manifest]) -> None:
+    for name, pod in pod_specs(documents).items():
+        if name == "redis":
+            continue
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
+        assert "emptyDir" in volumes[mounts["/tmp"]], name
+        assert volumes[mounts["/dev/shm"]]["emptyDir"]["medium"] == "Memory", name
+        assert set(mounts.values()) == set(volumes), name
+
+
+def test_service_variables_are_off_or_the_platform_would_refuse_them(
+    documents: list[Manifest],
+) -> None:
+    """A Service named orrery gives each pod ORRERY_PORT and others, which are no settings."""
+    assert all(pod["enableServiceLinks"] is False for pod in pod_specs(documents).values())
+
+
+def test_every_container_has_bounds_and_probes(documents: list[Manifest]) -> None:
+    for container in containers(documents):
+        assert container["resources"]["limits"]["memory"], container["name"]
+        assert container["resources"]["requests"]["cpu"], container["name"]
+        assert container["livenessProbe"], container["name"]
+        assert container["readinessProbe"], container["name"]
+
+
+def test_images_are_pinned(documents: list[Manifest]) -> None:
+    for container in containers(documents):
+        _, _, tag = container["image"].rpartition(":")
+        assert tag not in ("", "latest"), container["image"]
+        assert "/" in container["image"] or container["name"] == "redis"
+
+
+def test_secrets_are_named_and_none_is_here(documents: list[Manifest]) -> None:
+    assert all(document["kind"] != "Secret" for document in documents)
+    for container in containers(documents):
+        for variable in container.get("env", []):
+            if "PASSWORD" in variable["name"] or "AUTH" in variable["name"]:
+                assert "secretKeyRef" in variable["valueFrom"]
+
+
+def test_the_store_password_has_a_name_that_ray_leaves_alone(documents: list[Manifest]) -> None:
+    """KubeRay sets REDIS_PASSWORD itself, for the control store, and refuses pods that have one."""
+    names = {one["name"] for each in containers(documents) for one in each.get("env", [])}
+    assert not names & {"REDIS_PASSWORD", "RAY_REDIS_ADDRESS"}
+
+
+def test_from_everywhere_only_http_and_grpc_are_reached(documents: list[Manifest]) -> None:
+    policies = [one for one in documents if one["kind"] == "NetworkPolicy"]
+    (closed,) = (one for one in policies if one["spec"]["podSelector"] == {})
+    assert set(closed["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+    assert "ingress" not in closed["spec"]
+    assert "egress" not in closed["spec"]
+    open_ports = [
+        port["port"]
+        for policy in policies
+        for rule in policy["spec"].get("ingress", [])
+        if "from" not in rule
+        for port in rule["ports"]
+    ]
+    assert sorted(open_ports) == [8000, 9000]
+
+
+def test_policies_and_monitor_select_the_pods_that_there_are(documents: list[Manifest]) -> None:
+    cluster = only(documents, "RayService")["spec"]["rayClusterConfig"]
+    templates = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    labels = {"app.kubernetes.io/component": "ray"}
+    for group in templates:
+        assert labels.items() <= group["template"]["metadata"]["labels"].items()
+        ports = {port["name"] for port in group["template"]["spec"]["containers"][0]["ports"]}
+        assert {"serve", "serve-grpc", "metrics"} <= ports
+    monitor = only(documents, "PodMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"] == labels
+    assert monitor["podMetricsEndpoints"][0]["port"] == "metrics"
+
+
+def test_claims_and_config_maps_exist_that_pods_name(documents: list[Manifest]) -> None:
+    names = {(one["kind"], one["metadata"]["name"]) for one in documents}
+    for pod in pod_specs(documents).values():
+        for volume in pod["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert ("PersistentVolumeClaim", claim) in names
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in names
+        for container in pod["containers"]:
+            for source in container.get("envFrom", []):
+                assert ("ConfigMap", source["configMapRef"]["name"]) in names
+
+
+def test_gpu_workers_wait_for_nodes_with_gpus() -> None:
+    cluster = only(render("gpu"), "RayService")["spec"]["rayClusterConfig"]
+    processors, gpus = cluster["workerGroupSpecs"]
+    assert "nodeSelector" not in processors["template"]["spec"]
+    pod = gpus["template"]["spec"]
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert pod["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert pod["containers"][0]["image"].endswith("-gpu")
+    assert processors["template"]["spec"]["containers"][0]["image"].endswith("-cpu")
+
+
+def test_redis_keeps_data_as_the_embedded_one_does(tmp_path: Any) -> None:
+    """But for where it is, how large it may get, and its password."""
+    embedded = Supervisor(RedisFolder(tmp_path), "always", 1, 0)._configuration(1)
+    assert settings((K8S / "base/redis.conf").read_text()) == settings(embedded)
+
+
+def settings(text: str) -> dict[str, str]:
+    own = {"bind", "port", "requirepass", "dir", "maxmemory"}
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    values = dict(line.split(maxsplit=1) for line in lines)
+    return {name: value for name, value in values.items() if name not in own}
