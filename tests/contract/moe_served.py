@@ -21,12 +21,14 @@ from orrery.v1.moe_pb2_grpc import MoeRouterServiceStub
 from services.engine.config import EngineConfig
 from services.engine.engine import LLMEngine
 from services.engine.errors import ExpertsUnavailableError
-from services.engine.layers.moe import SparseLayer
+from services.engine.expert_weights import load_experts, load_gates
+from services.engine.layers.moe import SparseLayer, combine, expert_ffn, group_by_expert
 from services.engine.request import FinishReason, Request, SamplingParams
 from services.generation.config import RemoteExpertsConfig
 from services.generation.remote_experts import RemoteExperts
 from services.moe.tensors import to_message
 from services.runtime.message_size import MAX_MESSAGE_BYTES
+from tests.fakes.moe_model import NUM_EXPERTS
 
 APPLICATION = "moe-router"
 OPTIONS = [
@@ -105,6 +107,18 @@ async def served_moe(
             pb.GetMoeModelRequest(), metadata=metadata, timeout=60
         )
         yield ServedMoe(channel, metadata, model, num_streams)
+
+
+@torch.inference_mode()
+def local_layer(folder: Path, layer: int, hidden: Tensor) -> Tensor:
+    """What a sparse layer gives with its experts in this process."""
+    gate = load_gates(folder)[layer]
+    experts = load_experts(folder, [(layer, e) for e in range(NUM_EXPERTS)])[layer]
+    weights, ids = gate(hidden)
+    groups = group_by_expert(ids)
+    rows = hidden.index_select(0, groups.token_ids)
+    outputs = expert_ffn(experts, rows, groups.expert_ids, groups.counts)
+    return combine(outputs, groups.positions, weights)
 
 
 # --- decoders over it ------------------------------------------------------------------------

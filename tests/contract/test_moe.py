@@ -13,13 +13,11 @@ import torch
 
 from orrery.v1 import common_pb2
 from orrery.v1 import moe_pb2 as pb
-from services.engine.expert_weights import load_experts, load_gates
-from services.engine.layers.moe import combine, expert_ffn, group_by_expert
 from services.moe.tensors import to_message
-from tests.contract.moe_served import ServedMoe, served_moe
+from tests.contract.moe_served import ServedMoe, local_layer, served_moe
 from tests.contract.served import refusal
-from tests.fakes.moe_cluster import RunningCluster, moe_cluster, moe_cluster_in_thread
-from tests.fakes.moe_model import NUM_EXPERTS, moe_folder
+from tests.fakes.moe_cluster import RunningCluster, moe_cluster_in_thread
+from tests.fakes.moe_model import moe_folder
 
 TARGET_VARIABLE = "CONTRACT_TEST_TARGET"
 LIMITS = {"max_tokens": 64, "max_text_bytes": 200}
@@ -66,17 +64,6 @@ async def test_dispatch_equals_the_local_layer_to_the_bit(
             assert torch.equal(served.rows(answer.hidden), local_layer(folder, layer, hidden))
             assert answer.placement_version >= 1
             assert answer.num_dropped == 0
-
-
-@torch.inference_mode()
-def local_layer(folder: Path, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-    gate = load_gates(folder)[layer]
-    experts = load_experts(folder, [(layer, e) for e in range(NUM_EXPERTS)])[layer]
-    weights, ids = gate(hidden)
-    groups = group_by_expert(ids)
-    rows = hidden.index_select(0, groups.token_ids)
-    outputs = expert_ffn(experts, rows, groups.expert_ids, groups.counts)
-    return combine(outputs, groups.positions, weights)
 
 
 async def test_dispatch_answers_in_the_shape_and_type_of_its_input(served: ServedMoe) -> None:
@@ -389,77 +376,3 @@ async def test_many_bad_calls_hurt_nobody(served: ServedMoe) -> None:
             assert answer.hidden == expected.hidden
         else:
             assert answer.code() is grpc.StatusCode.INVALID_ARGUMENT
-
-
-# --- capacity --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("policy", ["drop", "reroute"])
-async def test_a_capacity_factor_drops_or_reroutes_and_counts(folder: Path, policy: str) -> None:
-    capacity = {"factor": 0.5, "policy": policy}
-    async with (
-        moe_cluster(folder, capacity=capacity) as cluster,
-        served_moe(cluster.target, routed=False) as served,
-    ):
-        assert served.model.capacity_factor == 0.5
-        assert pb.CapacityPolicy.Name(served.model.capacity_policy).endswith(policy.upper())
-        layer, hidden = served.model.layers[1], served.hidden(40)
-        request = pb.DispatchRequest(input=pb.LayerInput(layer=layer, hidden=to_message(hidden)))
-        answer = await served.call("Dispatch", request)
-        output, whole = served.rows(answer.hidden), local_layer(folder, layer, hidden)
-        assert bool(output.isfinite().all())
-        assert not torch.equal(output, whole)
-        # Room for half of all slots: of 40 tokens and 2 experts each, 8 times 5.
-        assert answer.num_dropped == 40 if policy == "reroute" else answer.num_dropped >= 40
-        load = await served.call("GetExpertLoad", pb.GetExpertLoadRequest())
-        (found,) = [found for found in load.layers if found.layer == layer]
-        assert found.num_dropped == answer.num_dropped
-        assert sum(found.num_tokens) == 80
-        rows = sum(status.num_rows for status in load.shards)
-        assert rows == 80 - answer.num_dropped
-
-
-async def test_a_rebalance_of_skewed_load_is_seen_on_the_shards(folder: Path) -> None:
-    """Tokens that all go to the same experts, which begin on one shard."""
-    async with (
-        moe_cluster(folder, num_shards=4) as cluster,
-        served_moe(cluster.target, routed=False) as served,
-    ):
-        layers = list(served.model.layers)
-        skewed = to_message(served.hidden(1, seed=3).expand(64, -1))
-        inputs = [pb.LayerInput(layer=layer, hidden=skewed) for layer in layers]
-
-        async def traffic() -> list[int]:
-            before = await served.call("GetExpertLoad", pb.GetExpertLoadRequest())
-            for entering in inputs * 3:
-                await served.call("Dispatch", pb.DispatchRequest(input=entering))
-            after = await served.call("GetExpertLoad", pb.GetExpertLoadRequest())
-            shards = zip(before.shards, after.shards, strict=True)
-            return [now.num_rows - then.num_rows for then, now in shards]
-
-        hot = set()
-        for entering in inputs:
-            (routing,) = (await served.call("Route", pb.RouteRequest(hidden=entering))).layers
-            hot |= {(routing.layer, expert) for expert in routing.expert_ids}
-        names = list(cluster.shards)
-        homes = {
-            key: (names[0] if key in hot else names[1 + key.expert % 3],)
-            for key in cluster.service.placement.homes
-        }
-        await cluster.service.rebalancer.move_to(homes)
-
-        before = await traffic()
-        answer = await served.call("Rebalance", pb.RebalanceRequest())
-        after = await traffic()
-        assert max(before) * 4 / sum(before) >= 3
-        assert max(after) * 4 / sum(after) <= 1.3
-        assert answer.applied
-        assert answer.before.max_over_mean >= 3
-        assert answer.after.layers_max_over_mean <= 1.3
-        assert list(answer.before.num_rows) == before
-        placement = await served.call("GetPlacement", pb.GetPlacementRequest())
-        assert placement.version == answer.version
-        added = {(m.layer, m.expert, m.shard) for m in answer.moves if m.added}
-        held = {(e.layer, e.expert, shard) for e in placement.experts for shard in e.shards}
-        assert added
-        assert added <= held
