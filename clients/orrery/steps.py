@@ -78,12 +78,13 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What all RPCs made on behalf of one call share."""
+    """What all RPCs made on behalf of one call share. `traceparent`: W3C Trace Context's header."""
 
     request_id: str
     deadline: Deadline
     api_key: str | None
     retry: RetryPolicy
+    traceparent: str | None = None
 
     @classmethod
     def begin(
@@ -115,6 +116,8 @@ class CallContext:
             pairs.append(("x-timeout-ms", str(milliseconds)))
         if self.api_key is not None:
             pairs.append(("authorization", f"Bearer {self.api_key}"))
+        if self.traceparent is not None:
+            pairs.append(("traceparent", self.traceparent))
         return tuple(pairs)
 
 

@@ -21,8 +21,7 @@ from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.pictures import ignore_pillow_warnings
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -53,9 +52,7 @@ class Embedding:
         service = EmbeddingService(
             config, models, registry, None if redis_url is None else redis_url.get_secret_value()
         )
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
-        )
+        policy = policy_of("embedding", settings, registry)
         servicer = self._servicer = EmbeddingServicer(config, service, policy)
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.EmbedText = servicer.EmbedText

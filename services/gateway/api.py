@@ -37,6 +37,7 @@ from services.gateway.routes import (
 from services.gateway.upstream import Upstream
 from services.runtime.auth import Authenticator
 from services.runtime.errors import OrreryError
+from services.runtime.tracing import PASSING, Tracer
 
 __all__ = ["create_api"]
 
@@ -79,12 +80,13 @@ def create_api(
     authenticator: Authenticator,
     *,
     observe: Observe = _unobserved,
+    tracer: Tracer = PASSING,
     sends_request_id: bool = True,
 ) -> FastAPI:
     """The application over an `upstream`, which it closes when it shuts down.
 
-    `observe` is told of every finished request. `sends_request_id` is false where the server
-    around the application puts `x-request-id` on answers itself.
+    `observe` is told of every finished request, `tracer` begins their spans. `sends_request_id` is
+    false where the server around the application puts `x-request-id` on answers itself.
     """
 
     gateway = Gateway.of(config, upstream)
@@ -108,6 +110,7 @@ def create_api(
         RequestGuard,
         authenticator=authenticator,
         observe=observe,
+        tracer=tracer,
         sends_request_id=sends_request_id,
     )
     api.add_exception_handler(OrreryError, _answer_error)

@@ -44,6 +44,7 @@ class Gateway:
             upstream,
             self._settings.authenticator(),
             observe=metrics.observe,
+            tracer=self._settings.tracer("gateway"),
             sends_request_id=False,  # Serve gives every request an id and sends it back
         )
 

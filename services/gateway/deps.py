@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
@@ -78,8 +78,8 @@ def _gateway(request: Request) -> Gateway:
 
 
 def _caller(request: Request) -> Caller:
-    state, config = request.state, _gateway(request).config
-    return headers.caller(request.headers, state.request_id, state.arrived_s, config)
+    arrival = cast(headers.Arrival, request.state)
+    return headers.caller(request.headers, arrival, _gateway(request).config)
 
 
 def _consistency_token(request: Request) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from typing import Protocol
 
 from starlette.datastructures import Headers
 
@@ -11,7 +12,15 @@ from services.gateway.config import GatewayConfig
 from services.gateway.upstream import Caller
 from services.runtime.errors import InvalidRequest
 
-__all__ = ["AUTHORIZATION", "REQUEST_ID", "TIMEOUT", "caller", "new_request_id", "request_id"]
+__all__ = [
+    "AUTHORIZATION",
+    "REQUEST_ID",
+    "TIMEOUT",
+    "Arrival",
+    "caller",
+    "new_request_id",
+    "request_id",
+]
 
 REQUEST_ID = "x-request-id"
 TIMEOUT = "x-timeout-ms"
@@ -22,6 +31,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,118}")
 _TIMEOUT_MS = re.compile(r"[0-9]{1,9}")
 # A key as gRPC metadata can carry it; any other is no key of ours.
 _BEARER = re.compile(r"[Bb]earer ([!-~]{1,4096})")
+
+
+class Arrival(Protocol):
+    """What `RequestGuard` noted of a request: `request.state`.
+
+    The time runs from `arrived_s`, on `time.monotonic`: reading the body is part of it.
+    """
+
+    request_id: str
+    arrived_s: float
+    traceparent: str | None
 
 
 def new_request_id() -> str:
@@ -39,16 +59,14 @@ def request_id(headers: Headers) -> str | None:
     return given
 
 
-def caller(headers: Headers, request_id: str, arrived_s: float, config: GatewayConfig) -> Caller:
-    """What the calls to the services carry. Raises `InvalidRequest` for a bad deadline.
-
-    The time runs from `arrived_s`, on `time.monotonic`: reading the body is part of it.
-    """
+def caller(headers: Headers, arrival: Arrival, config: GatewayConfig) -> Caller:
+    """What the calls to the services carry. Raises `InvalidRequest` for a bad deadline."""
     bearer = _BEARER.fullmatch(headers.get(AUTHORIZATION, ""))
     return Caller(
-        request_id=request_id,
+        request_id=arrival.request_id,
         api_key=None if bearer is None else bearer[1],
-        deadline_s=arrived_s + _timeout_s(headers, config),
+        deadline_s=arrival.arrived_s + _timeout_s(headers, config),
+        traceparent=arrival.traceparent,
     )
 
 

@@ -1,4 +1,5 @@
-"""Around every request: its id, its key, one line in the access log, and a last line of defence.
+"""Around every request: its id, its key, its span, one line in the access log, and a last line of
+defence.
 
 Plain ASGI, not a `BaseHTTPMiddleware`: that one stands between a response and its client's
 disconnect. Knows nothing of routes except which are open to everybody.
@@ -11,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -21,6 +23,7 @@ from services.gateway import headers
 from services.gateway.errors import CLIENT_LEFT, error_response
 from services.runtime.auth import Authenticator
 from services.runtime.errors import Internal, OrreryError
+from services.runtime.tracing import TRACEPARENT, Span, Tracer
 
 __all__ = ["Observe", "RequestGuard", "note_user"]
 
@@ -48,11 +51,13 @@ class RequestGuard:
         *,
         authenticator: Authenticator,
         observe: Observe,
+        tracer: Tracer,
         sends_request_id: bool,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._observe = observe
+        self._tracer = tracer
         self._sends_request_id = sends_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,6 +78,7 @@ class RequestGuard:
             )
         finally:
             self._observe(exchange.route, exchange.final_status, exchange.duration_s)
+            exchange.end_span()
             _log.info("request", extra=exchange.log_fields())
 
     def _admit(self, scope: Scope, exchange: _Exchange) -> None:
@@ -80,6 +86,7 @@ class RequestGuard:
         exchange.request_id = headers.request_id(request_headers) or exchange.request_id
         scope["state"]["request_id"] = exchange.request_id
         if scope["path"] not in _OPEN_PATHS:
+            exchange.begin_span(self._tracer, request_headers.get(TRACEPARENT))
             self._authenticator.check(request_headers.get(headers.AUTHORIZATION))
 
 
@@ -93,10 +100,24 @@ class _Exchange:
     request_id: str = field(default_factory=headers.new_request_id)
     status: int | None = None  # None: the client left before an answer began
     started_s: float = field(default_factory=time.monotonic)
+    span: Span | None = None
 
     def __post_init__(self) -> None:
         state = self.scope.setdefault("state", {})
-        state |= {"request_id": self.request_id, "arrived_s": self.started_s}
+        state |= {"request_id": self.request_id, "arrived_s": self.started_s, "traceparent": None}
+
+    def begin_span(self, tracer: Tracer, traceparent: str | None) -> None:
+        """What the request does from now on is traced. It gets its name once its route is known."""
+        attributes = {"http.request.method": self.scope["method"], "request_id": self.request_id}
+        self.span = tracer.start(self.scope["method"], traceparent, attributes)
+        self.scope["state"]["traceparent"] = self.span.traceparent
+
+    def end_span(self) -> None:
+        """Ends it, where there is one."""
+        if self.span is not None:
+            failed = self.final_status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            name = f"{self.scope['method']} {self.route}"
+            self.span.end(str(self.final_status), failed=failed, name=name)
 
     async def send(self, message: Message) -> None:
         """Passes a message on; the first one tells the status, and may carry the request's id."""

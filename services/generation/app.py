@@ -23,8 +23,7 @@ from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -53,11 +52,7 @@ class Generation:
             experts = RemoteExperts(config.moe, api_key)
         folder = settings.model_folder(config.model_path)
         backend = await load(config, folder, registry, experts)
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(),
-            translate=to_taxonomy,
-            observe=RpcMetrics(registry).observe,
-        )
+        policy = policy_of("generation", settings, registry, to_taxonomy)
         servicer = self._servicer = GenerationServicer(config, backend, policy)
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.Generate = servicer.Generate

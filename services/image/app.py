@@ -24,8 +24,7 @@ from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
 from services.runtime.pictures import ignore_pillow_warnings
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -53,9 +52,7 @@ class Image:
             self._peer = Peer(config.grpc_target)
             ranker = PeerRanker(self._peer, config.ranking_application)
         service = ImageService(config, loaded.model, loaded.engine, ranker, metrics)
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
-        )
+        policy = policy_of("image", settings, registry)
         servicer = self._servicer = ImageServicer(config, service, policy)
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.Generate = servicer.Generate

@@ -23,8 +23,7 @@ from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -48,9 +47,7 @@ class Rag:
         self._peer = Peer(config.grpc_target)
         services = PeerServices(self._peer, retrieval=config.retrieval_application)
         pipeline = Pipeline(config, services, conversations, metrics)
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
-        )
+        policy = policy_of("rag", settings, registry)
         servicer = self._servicer = RagServicer(config, pipeline, conversations, policy)
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.Ask = servicer.Ask

@@ -24,8 +24,7 @@ from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
 from services.runtime.pictures import ignore_pillow_warnings
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -64,9 +63,7 @@ class Retrieval:
             registry=registry,
         )
         service = await RetrievalService.start(config, stores)
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
-        )
+        policy = policy_of("retrieval", settings, registry)
         servicer = self._servicer = RetrievalServicer(config, service, policy)
         health = HealthServicer(SERVICES, lambda: servicer.healthy)
         self._expose(servicer, FileServicer(config, service, policy))

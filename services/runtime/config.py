@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from services.runtime.auth import Authenticator
+from services.runtime.tracing import PASSING, Tracer
 
 __all__ = ["PREFIX", "REDIS_URL", "Settings", "SettingsError", "config_from_args"]
 
@@ -47,8 +48,17 @@ class Settings(BaseModel):
     grpc_port: int = Field(default=9000, ge=1, le=65535)
     metrics_port: int = Field(default=8090, ge=1, le=65535)
     redis_url: SecretStr | None = None  # REDIS_URL: may hold a password. None: no store
+    traces_endpoint: str | None = None  # OTLP over HTTP, as http://host:4318/v1/traces. None: none
+    traces_sample_ratio: float = Field(default=1.0, ge=0, le=1)
     # When the embedded Redis syncs its file: "always" = before it acknowledges a write.
     redis_fsync: Literal["always", "everysec", "no"] = "always"
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _endpoint_is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("expected http://HOST:PORT/v1/traces, or https")
+        return value
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -77,6 +87,14 @@ class Settings(BaseModel):
     def authenticator(self) -> Authenticator:
         """Checks calls against the keys of both sources. Raises `SettingsError` for the file."""
         return Authenticator(self.all_api_keys())
+
+    def tracer(self, service: str) -> Tracer:
+        """Of the calls of a service; one that only passes traces on where no endpoint is set."""
+        if self.traces_endpoint is None:
+            return PASSING
+        from services.runtime.otlp import OtlpTracer
+
+        return OtlpTracer(self.traces_endpoint, self.traces_sample_ratio, service)
 
     def all_api_keys(self) -> list[str]:
         """The keys of both sources. Raises `SettingsError` for the file."""

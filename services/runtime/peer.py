@@ -54,6 +54,7 @@ class Caller:
     request_id: str
     api_key: str | None = field(repr=False)
     deadline_s: float
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, call: Call, default_timeout_s: float) -> Self:
@@ -65,6 +66,7 @@ class Caller:
             request_id=call.request_id,
             api_key=header[len(_BEARER) :].strip() if bearer else None,
             deadline_s=call.arrival_s + default_timeout_s if deadline_s is None else deadline_s,
+            traceparent=call.traceparent,
         )
 
     def left_s(self) -> float:
@@ -165,6 +167,7 @@ class Peer:
             deadline=Deadline(caller.left_s()),
             api_key=caller.api_key,
             retry=self._retry,
+            traceparent=caller.traceparent,
         )
 
 

@@ -35,6 +35,7 @@ from services.runtime.errors import (
     to_status,
 )
 from services.runtime.lifecycle import InFlight, Lifecycle
+from services.runtime.tracing import PASSING, TRACEPARENT, Span, Tracer
 
 __all__ = [
     "Call",
@@ -50,6 +51,16 @@ REQUEST_ID_HEADER = "x-request-id"
 TIMEOUT_HEADER = "x-timeout-ms"
 AUTHORIZATION_HEADER = "authorization"
 STATUS_DETAILS_TRAILER = "grpc-status-details-bin"
+
+# Of the service, not of who called it: what a span is marked as failed for.
+_OWN_FAILURES = frozenset(
+    {
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 _LOG = logging.getLogger("orrery.rpc")
 
@@ -76,6 +87,7 @@ class Call:
     deadline_s: float | None
     # What the caller proved itself with; calls made on its behalf carry it on.
     authorization: str | None = field(default=None, repr=False)
+    traceparent: str | None = None  # of its span; calls made on its behalf are in the same trace
 
     def left_s(self, default_s: float) -> float:
         """Seconds until the deadline, or `default_s` where there is none. May be negative."""
@@ -104,13 +116,15 @@ class RpcPolicy:
     """What the calls of one servicer go through.
 
     `translate` turns the domain's exceptions into the taxonomy (None: not one of its own, hence
-    `Internal`); `observe` is told method, gRPC status name and seconds of every finished call.
+    `Internal`); `observe` is told method, gRPC status name and seconds of every finished call;
+    `tracer` begins a span for each.
     """
 
     authenticator: Authenticator = field(default_factory=Authenticator)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     translate: Callable[[Exception], OrreryError | None] = _no_translation
     observe: Callable[[str, str, float], None] = _unobserved
+    tracer: Tracer = PASSING
 
     def taxonomic(self, exc: Exception, method: str, request_id: str) -> OrreryError:
         """The taxonomy's error for any exception. What nobody foresaw is logged, not told."""
@@ -240,6 +254,7 @@ class _Attempt:
         self._request_id = uuid.uuid4().hex
         self._running = ExitStack()
         self._in_flight: InFlight | None = None
+        self._span: Span | None = None
 
     def __enter__(self) -> _Attempt:
         return self
@@ -248,6 +263,11 @@ class _Attempt:
         """Reads id, key and deadline. Raises what refuses the call."""
         metadata = _metadata(self._context)
         self._request_id = _request_id(metadata.get(REQUEST_ID_HEADER), self._request_id)
+        self._span = self._policy.tracer.start(
+            self._method,
+            metadata.get(TRACEPARENT),
+            {"rpc.system": "grpc", "rpc.method": self._method, "request_id": self._request_id},
+        )
         if authenticated:
             self._policy.authenticator.check(metadata.get(AUTHORIZATION_HEADER))
         self._in_flight = self._running.enter_context(self._policy.lifecycle.call())
@@ -255,8 +275,14 @@ class _Attempt:
         deadline_s = _deadline_s(metadata.get(TIMEOUT_HEADER), self._context, self._arrival_s)
         if deadline_s is not None and deadline_s <= time.monotonic():
             raise DeadlineExceeded("the deadline had passed when the call arrived")
-        authorization = metadata.get(AUTHORIZATION_HEADER)
-        return Call(self._method, self._request_id, self._arrival_s, deadline_s, authorization)
+        return Call(
+            self._method,
+            self._request_id,
+            self._arrival_s,
+            deadline_s,
+            authorization=metadata.get(AUTHORIZATION_HEADER),
+            traceparent=self._span.traceparent,
+        )
 
     def sending(self) -> AbstractContextManager[None]:
         """Around handing a message of an open call to the transport."""
@@ -306,6 +332,8 @@ class _Attempt:
     def _observe(self, code: grpc.StatusCode) -> None:
         duration_s = time.monotonic() - self._arrival_s
         self._policy.observe(self._method, code.name, duration_s)
+        if self._span is not None:
+            self._span.end(code.name, failed=code in _OWN_FAILURES)
         details = {
             "method": self._method,
             "status": code.name,

@@ -26,6 +26,7 @@ from services.generation.servicer import GenerationServicer
 from services.runtime.auth import Authenticator
 from services.runtime.health import HealthServicer
 from services.runtime.rpc import RpcPolicy
+from services.runtime.tracing import PASSING, Tracer
 from tests.fakes.in_thread import in_thread
 from tests.fakes.toy_backend import ToyBackend
 
@@ -49,12 +50,13 @@ async def generation_server(
     backend: Backend | None = None,
     config: GenerationConfig | None = None,
     api_keys: tuple[str, ...] = (),
+    tracer: Tracer = PASSING,
 ) -> AsyncIterator[RunningServer]:
     """Starts the server; leaving stops it at once. A backend that is given stays open."""
     own = ToyBackend()
     backend = own if backend is None else backend
     config = config or GenerationConfig(model_name=MODEL_NAME, model_path="unused")
-    policy = RpcPolicy(authenticator=Authenticator(api_keys), translate=to_taxonomy)
+    policy = RpcPolicy(authenticator=Authenticator(api_keys), translate=to_taxonomy, tracer=tracer)
     servicer = GenerationServicer(config, backend, policy)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
     add_to_server(servicer, server)

@@ -21,8 +21,7 @@ from services.runtime.config import Settings, config_from_args
 from services.runtime.health import HealthServicer
 from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
-from services.runtime.rpc import RpcPolicy
-from services.runtime.rpc_metrics import RpcMetrics
+from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
 
 __all__ = ["build"]
@@ -50,9 +49,7 @@ class MoeRouter:
         }
         metrics = RouterMetrics(registry)
         service = await start_router(config, model, gates, clients, metrics)
-        policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
-        )
+        policy = policy_of("moe-router", settings, registry)
         servicer = self._servicer = RouterServicer(config, service, policy)
         health = HealthServicer((SERVICE,), lambda: servicer.healthy)
         self.Route = servicer.Route

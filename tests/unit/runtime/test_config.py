@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,19 @@ def test_model_folder_of_a_package_is_inside_it() -> None:
     assert (folder / "config.json").is_file()
     with pytest.raises(SettingsError, match="no_such_package"):
         Settings().model_folder("package:no_such_package")
+
+
+def test_an_endpoint_of_traces_must_be_an_address() -> None:
+    with pytest.raises(SettingsError, match=r"ORRERY_TRACES_ENDPOINT.*expected http"):
+        Settings.from_env({"ORRERY_TRACES_ENDPOINT": "localhost:4318"})
+    with pytest.raises(SettingsError, match="ORRERY_TRACES_SAMPLE_RATIO"):
+        Settings.from_env({"ORRERY_TRACES_SAMPLE_RATIO": "2"})
+
+
+def test_a_platform_that_traces_nothing_does_not_import_what_traces() -> None:
+    code = (
+        "import sys; from services.runtime.config import Settings; "
+        "Settings.from_env({}).tracer('x').start('a', None, {}).end('OK', failed=False); "
+        "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from orrery.v1 import generation_pb2 as pb
 from services.runtime.auth import Authenticator
 from services.runtime.errors import InvalidRequest, OrreryError, Overloaded
+from services.runtime.peer import Caller
 from services.runtime.rpc import (
     Call,
     MalformedRequest,
@@ -369,3 +370,55 @@ async def test_bidi_closed_by_its_reader_closes_the_method() -> None:
     await anext(aiter(responses))
     await responses.aclose()  # type: ignore[attr-defined]
     assert echo.closed
+
+
+class _Spans:
+    """A tracer that notes what becomes of its spans."""
+
+    def __init__(self) -> None:
+        self.begun: list[tuple[str, str | None]] = []
+        self.ended: list[tuple[str, bool]] = []
+
+    def start(self, name: str, traceparent: str | None, attributes: Mapping[str, str]) -> _Spans:
+        assert attributes["request_id"]
+        self.begun.append((name, traceparent))
+        return self
+
+    @property
+    def traceparent(self) -> str | None:
+        return "of this span"
+
+    def end(self, status: str, *, failed: bool, name: str | None = None) -> None:
+        del name
+        self.ended.append((status, failed))
+
+
+async def test_a_span_ends_with_its_call_however_that_ends() -> None:
+    spans = _Spans()
+    echo = Echo(RpcPolicy(tracer=spans))
+    await echo.GetLoad(REQUEST, grpc_context=ServeContext(traceparent="of the caller"))
+    echo.raises = InvalidRequest("no", field="model")
+    await echo.GetLoad(REQUEST, grpc_context=ServeContext())
+    echo.raises = RuntimeError("a bug")
+    await echo.GetLoad(REQUEST, grpc_context=ServeContext())
+    stream = echo.Generate(pb.GenerateRequest(), grpc_context=ServeContext())
+    await anext(stream)
+    await stream.aclose()
+    assert spans.begun == [
+        ("GetLoad", "of the caller"),
+        ("GetLoad", None),
+        ("GetLoad", None),
+        ("Generate", None),
+    ]
+    assert spans.ended == [
+        ("OK", False),
+        ("INVALID_ARGUMENT", False),
+        ("INTERNAL", True),
+        ("CANCELLED", False),
+    ]
+    assert echo.calls[0].traceparent == "of this span"
+
+
+def test_calls_made_on_behalf_of_a_call_are_in_its_trace() -> None:
+    call = Call("Ask", "r1", time.monotonic(), None, traceparent="of this span")
+    assert Caller.of(call, default_timeout_s=1.0).traceparent == "of this span"
