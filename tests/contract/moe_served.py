@@ -98,10 +98,15 @@ class ServedMoe:
 
 @asynccontextmanager
 async def served_moe(
-    target: str, *, routed: bool, num_streams: int = 0
+    target: str,
+    *,
+    routed: bool,
+    num_streams: int = 0,
+    metadata: tuple[tuple[str, str], ...] = (),
 ) -> AsyncIterator[ServedMoe]:
-    """The router that listens there."""
-    metadata = (("application", APPLICATION),) if routed else ()
+    """The router that listens there. `metadata`: of every call, beside the application's name."""
+    if routed:
+        metadata = (*metadata, ("application", APPLICATION))
     async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
         model = await MoeRouterServiceStub(channel).GetMoeModel(
             pb.GetMoeModelRequest(), metadata=metadata, timeout=60

@@ -53,6 +53,7 @@ def analyze(
 ) -> TextAnalysis:
     """`routing`: of each sparse layer; `classes`: of each token, one of `TOKEN_CLASSES`."""
     layers, spread = [], []
+    members = {name: torch.tensor([found == name for found in classes]) for name in TOKEN_CLASSES}
     for layer, routed in sorted(routing.items()):
         layers.append(
             LayerStatistics(
@@ -65,10 +66,9 @@ def analyze(
                 shares=_shares(routed.expert_ids, routed.logits.shape[1]),
             )
         )
-        for name in TOKEN_CLASSES:
-            members = torch.tensor([found == name for found in classes])
-            if bool(members.any()):
-                ids = routed.expert_ids.cpu()[members]
+        for name, of_class in members.items():
+            if bool(of_class.any()):
+                ids = routed.expert_ids.cpu()[of_class]
                 shares = _shares(ids, routed.logits.shape[1])
                 spread.append(ClassShares(name, len(ids), layer, shares))
     return TextAnalysis(layers, spread)

@@ -65,7 +65,7 @@ class RouterMetrics:
         self._hedges.inc()
 
     def batch(self, layer: int, num_calls: int, num_tokens: int, num_dropped: int) -> None:
-        """A batch is done."""
+        """A batch has been routed; its experts are yet to be asked."""
         self._new_tokens[layer] += num_tokens
         self._new_dropped[layer] += num_dropped
         self._batch_tokens.observe(num_tokens)

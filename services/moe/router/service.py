@@ -83,8 +83,11 @@ class RouterService:
 
     @property
     def healthy(self) -> bool:
-        """Whether the shards are looked after. One that is lost makes the router no worse."""
-        return self._fleet.healthy
+        """Whether the shards and the metrics are looked after. A shard that is lost makes the
+        router no worse.
+        """
+        flushing = self._flushing is not None and not self._flushing.done()
+        return self._fleet.healthy and flushing
 
     def start(self, reports: Mapping[str, ShardReport]) -> None:
         """Begins to look after the shards. `reports`: of those that have been asked already."""
@@ -97,6 +100,7 @@ class RouterService:
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
+            self._flush()
         if self.texts is not None:
             await self.texts.close()
         await self._dispatcher.close()
@@ -161,5 +165,8 @@ class RouterService:
 
     async def _keep_metrics(self) -> None:
         while True:
-            self._metrics.flush(self._model.layers, self._load.total())
+            self._flush()
             await asyncio.sleep(_METRICS_INTERVAL_S)
+
+    def _flush(self) -> None:
+        self._metrics.flush(self._model.layers, self._load.total())
