@@ -6,6 +6,7 @@ A call that is cancelled takes back the inputs that no batch has begun with.
 
 from __future__ import annotations
 
+import os
 import time
 
 import numpy as np
@@ -183,6 +184,7 @@ class EmbeddingServicer:
             cache_misses=load.cache_misses,
             cache_available=load.cache_available,
             resident_bytes=resident_bytes(),
+            process_id=os.getpid(),
         )
 
     def _check_model(self, model: str) -> None:

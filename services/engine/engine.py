@@ -74,6 +74,7 @@ class LLMEngine:
         self._states: dict[str, RequestState] = {}  # by request_id
         self._seq_ids = count()
         self._num_finished = 0
+        self._num_prompt_tokens = self._num_cached_tokens = self._num_output_tokens = 0
         self._failures_in_a_row = 0
 
     @classmethod
@@ -143,6 +144,9 @@ class LLMEngine:
             prefix_hits=prefix_cache.num_hit,
             num_preemptions=self.scheduler.num_preemptions,
             num_finished=self._num_finished,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+            num_output_tokens=self._num_output_tokens,
         )
 
     def check_integrity(self) -> None:
@@ -193,6 +197,8 @@ class LLMEngine:
             if state.started_s is None:
                 state.started_s = start
                 state.num_cached_tokens = seq.num_cached_tokens
+                self._num_prompt_tokens += len(state.request.prompt_token_ids)
+                self._num_cached_tokens += seq.num_cached_tokens
 
     def _postprocess(self, out: SchedulerOutput, result: StepResult, news: StepNews) -> None:
         """Gives what was computed to the requests; an error in one of them ends that one."""
@@ -244,6 +250,7 @@ class LLMEngine:
         if not sampled.valid:
             raise EngineError("the model's output is not a distribution (NaN)")
         state.num_output_tokens += 1
+        self._num_output_tokens += 1
         reason = completion.append(sampled)
         news.record_token(state, completion)
         if reason is not None:
@@ -328,5 +335,7 @@ class LLMEngine:
     def _forget(self, state: RequestState, now: float) -> None:
         del self._states[state.request.request_id]
         self._num_finished += 1
+        if state.request.params.beam_width:  # only those of the beams that won count
+            self._num_output_tokens += state.num_output_tokens
         if self._stats is not None:
             self._stats.record_finished(state.request_stats(now))

@@ -27,6 +27,9 @@ class EngineLoad:
     prefix_hits: int = 0  # and found
     num_preemptions: int = 0
     num_finished: int = 0  # requests that ended, for whatever reason
+    num_prompt_tokens: int = 0  # of the requests that were begun
+    num_cached_tokens: int = 0  # of these, those that were in the prefix cache
+    num_output_tokens: int = 0
 
 
 @dataclass(slots=True)

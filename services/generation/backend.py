@@ -63,6 +63,9 @@ class BackendLoad:
     prefix_hits: int  # tokens found there
     num_preemptions: int
     num_finished: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
 
     @property
     def prefix_cache_hit_rate(self) -> float:

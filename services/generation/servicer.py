@@ -206,6 +206,9 @@ class GenerationServicer:
             num_finished=load.num_finished,
             resident_bytes=resident_bytes(),
             process_id=os.getpid(),
+            num_prompt_tokens=load.num_prompt_tokens,
+            num_cached_tokens=load.num_cached_tokens,
+            num_completion_tokens=load.num_output_tokens,
         )
 
     def _check_model(self, model: str) -> None:

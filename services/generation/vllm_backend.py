@@ -135,6 +135,9 @@ class VLLMBackend:
             prefix_hits=load.prefix_hits,
             num_preemptions=load.num_preemptions,
             num_finished=load.num_finished,
+            num_prompt_tokens=load.num_prompt_tokens,
+            num_cached_tokens=load.num_cached_tokens,
+            num_output_tokens=load.num_output_tokens,
         )
 
     async def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from services.engine.request import FinishReason, RequestTiming
@@ -30,6 +31,7 @@ class VLLMStats:
 
     def __call__(self, vllm_config: Any, _engine_index: int = 0) -> VLLMStats:
         self._num_blocks = vllm_config.cache_config.num_gpu_blocks or 0
+        self.load = EngineLoad(num_blocks=self._num_blocks)
         return self
 
     def log_engine_initialized(self) -> None:
@@ -47,8 +49,7 @@ class VLLMStats:
     ) -> None:
         """One step. Either part may be missing."""
         finished = [] if iteration_stats is None else iteration_stats.finished_requests
-        preempted = 0 if iteration_stats is None else iteration_stats.num_preempted_reqs
-        self._update_load(scheduler_stats, len(finished), preempted)
+        self._update_load(scheduler_stats, iteration_stats)
         step = StepStats(self.load)
         if iteration_stats is not None:
             tokens = iteration_stats.num_prompt_tokens + iteration_stats.num_generation_tokens
@@ -59,30 +60,29 @@ class VLLMStats:
         for request in finished:
             self._sink.record_finished(_request_stats(request))
 
-    def _update_load(self, scheduler: Any, num_finished: int, num_preempted: int) -> None:
-        last = self.load
-        changed = {
-            "num_running": last.num_running,
-            "num_waiting": last.num_waiting,
-            "num_free_blocks": last.num_free_blocks,
-            "prefix_queries": last.prefix_queries,
-            "prefix_hits": last.prefix_hits,
-        }
+    def _update_load(self, scheduler: Any, iteration: Any) -> None:
+        load = self.load
         if scheduler is not None:
             used = round(scheduler.kv_cache_usage * self._num_blocks)
-            changed = {
-                "num_running": scheduler.num_running_reqs,
-                "num_waiting": scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs,
-                "num_free_blocks": self._num_blocks - used,
-                "prefix_queries": last.prefix_queries + scheduler.prefix_cache_stats.queries,
-                "prefix_hits": last.prefix_hits + scheduler.prefix_cache_stats.hits,
-            }
-        self.load = EngineLoad(
-            num_blocks=self._num_blocks,
-            num_preemptions=last.num_preemptions + num_preempted,
-            num_finished=last.num_finished + num_finished,
-            **changed,
-        )
+            prefixes = scheduler.prefix_cache_stats
+            load = replace(
+                load,
+                num_running=scheduler.num_running_reqs,
+                num_waiting=scheduler.num_waiting_reqs + scheduler.num_skipped_waiting_reqs,
+                num_free_blocks=self._num_blocks - used,
+                prefix_queries=load.prefix_queries + prefixes.queries,
+                prefix_hits=load.prefix_hits + prefixes.hits,
+                num_cached_tokens=load.num_cached_tokens + prefixes.hits,
+            )
+        if iteration is not None:
+            load = replace(
+                load,
+                num_preemptions=load.num_preemptions + iteration.num_preempted_reqs,
+                num_finished=load.num_finished + len(iteration.finished_requests),
+                num_prompt_tokens=load.num_prompt_tokens + iteration.num_prompt_tokens,
+                num_output_tokens=load.num_output_tokens + iteration.num_generation_tokens,
+            )
+        self.load = load
 
 
 def _request_stats(request: Any) -> RequestStats:

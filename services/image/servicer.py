@@ -6,6 +6,7 @@ A call that is cancelled closes its stream, which gives back what its pictures h
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -125,6 +126,7 @@ class ImageServicer:
             num_images_done=load.num_images_done,
             resident_bytes=resident_bytes(),
             state_bytes=load.state_bytes,
+            process_id=os.getpid(),
         )
 
     async def _answers(

@@ -21,11 +21,17 @@ class Running:
         self._observe = observe
         self._num_admitted = 0
         self._num_running = 0
+        self._num_done = 0
         self._by_stage: Counter[str] = Counter()
 
     @property
     def num_running(self) -> int:
         return self._num_running
+
+    @property
+    def num_done(self) -> int:
+        """Questions that ended, with an answer or without."""
+        return self._num_done
 
     @property
     def by_stage(self) -> Mapping[str, int]:
@@ -54,6 +60,7 @@ class Running:
         try:
             yield
         finally:
+            self._num_done += 1
             self._change(-1)
 
     @contextmanager

@@ -7,6 +7,7 @@ nor of how a question is answered.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from dataclasses import replace
@@ -151,6 +152,8 @@ class RagServicer:
             num_running_by_stage=running.by_stage,
             conversations_available=available,
             resident_bytes=resident_bytes(),
+            num_questions_done=running.num_done,
+            process_id=os.getpid(),
         )
 
     def _caller(self, call: Call) -> Caller:

@@ -94,6 +94,7 @@ class Searcher:
         self._batcher = batcher
         self._limits = limits
         self._max_batch_concurrency = max_batch_concurrency
+        self.num_done = 0  # since the start; each of a batch counts
 
     @property
     def num_waiting(self) -> int:
@@ -239,6 +240,7 @@ class Searcher:
             else:
                 hits = where.generation.select(hits, options)
             stage.detail = f"{len(hits)} hits"
+        self.num_done += 1
         return Found(hits, num_tokens)
 
     async def _reranked(

@@ -69,6 +69,7 @@ class Load:
     """What this replica is doing, and how far it has read the log."""
 
     num_waiting_searches: int
+    num_searches_done: int
     num_collections: int
     num_documents: int
     num_chunks: int
@@ -286,6 +287,7 @@ class RetrievalService:
         generations = [view.generation for view in views]
         return Load(
             num_waiting_searches=self._searcher.num_waiting,
+            num_searches_done=self._searcher.num_done,
             num_collections=len(views),
             num_documents=sum(generation.num_documents for generation in generations),
             num_chunks=sum(generation.num_chunks for generation in generations),

@@ -7,6 +7,7 @@ deadline with the stage that was at work; one that is cancelled ends what it had
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -320,6 +321,8 @@ class RetrievalServicer:
             log_available=load.log_available,
             snapshot_position="" if load.snapshot is None else str(load.snapshot),
             resident_bytes=resident_bytes(),
+            num_searches_done=load.num_searches_done,
+            process_id=os.getpid(),
         )
 
     def _begin(self, call: Call) -> tuple[Timeline, Caller]:

@@ -56,6 +56,16 @@ async def test_question_finds_the_passage_that_answers_it(
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+async def test_load_counts_the_searches(retrieval: ServedRetrieval) -> None:
+    name, token = await facts(retrieval)
+    before = await retrieval.load()
+    for mode in (pb.SEARCH_MODE_DENSE, pb.SEARCH_MODE_SPARSE):
+        await retrieval.search(name, token, text="railway", mode=mode)
+    after = await retrieval.load()
+    assert after.process_id == before.process_id
+    assert after.num_searches_done == before.num_searches_done + 2
+
+
 async def test_words_alone_find_only_what_has_them(retrieval: ServedRetrieval) -> None:
     name, token = await facts(retrieval)
     hits = await retrieval.search(name, token, text="closed railways", mode=pb.SEARCH_MODE_SPARSE)

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from orrery.v1 import generation_pb2 as pb
-from tests.contract.served import Served, chat, is_idle, text
+from tests.contract.served import Served, chat, greedy, is_idle, text
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,14 @@ async def test_load_is_idle_and_says_which_process_serves(served: Served) -> Non
     assert load.model == served.model
     assert load.process_id > 0
     assert load.resident_bytes > 50 << 20
+
+
+async def test_load_counts_the_tokens_of_every_request(served: Served) -> None:
+    before = await served.wait_until_idle(limit_s=5.0)
+    request = pb.GenerateRequest(prompt=text("a lamp"), sampling=greedy(max_tokens=7))
+    usage = (await served.generate(request))[-1].usage
+    after = await served.wait_until_idle(limit_s=5.0)
+    assert after.num_finished == before.num_finished + 1
+    assert after.num_prompt_tokens == before.num_prompt_tokens + usage.prompt_tokens
+    assert after.num_cached_tokens == before.num_cached_tokens + usage.cached_tokens
+    assert after.num_completion_tokens == before.num_completion_tokens + 7

@@ -65,6 +65,7 @@ class ToyBackend:
         self._running: dict[str, int] = {}  # request id -> blocks held
         self._num_waiting = 0
         self._num_finished = 0
+        self._num_prompt_tokens = self._num_output_tokens = 0
         self._slots = asyncio.Semaphore(self.settings.max_running)
 
     @property
@@ -128,6 +129,9 @@ class ToyBackend:
             prefix_hits=0,
             num_preemptions=0,
             num_finished=self._num_finished,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_cached_tokens=0,
+            num_output_tokens=self._num_output_tokens,
         )
 
     async def close(self) -> None:
@@ -143,7 +147,9 @@ class ToyBackend:
         try:
             blocks = -(-len(request.prompt_token_ids) // _BLOCK_SIZE)
             self._running[request.request_id] = blocks
+            self._num_prompt_tokens += len(request.prompt_token_ids)
             async for output in self._decode(request):
+                self._num_output_tokens += sum(len(news.token_ids) for news in output.outputs)
                 yield output
         finally:
             del self._running[request.request_id]

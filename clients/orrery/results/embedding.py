@@ -158,7 +158,7 @@ class EmbeddingModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingLoad:
-    """What an embedding service is doing. The cache's counts are since its start."""
+    """What one replica of an embedding service is doing. The cache's counts are since its start."""
 
     num_running: int
     num_waiting_inputs: int
@@ -167,3 +167,4 @@ class EmbeddingLoad:
     cache_misses: int
     cache_available: bool
     resident_bytes: int
+    process_id: int

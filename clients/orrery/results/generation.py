@@ -245,7 +245,10 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one engine is doing. Preemptions, finished requests and hit rate are since its start."""
+    """What one engine is doing. All that is counted, and the hit rate, is since its start.
+
+    Cached tokens are those of prompts that were in the prefix cache.
+    """
 
     model: str
     num_running: int
@@ -257,3 +260,6 @@ class Load:
     num_finished: int
     resident_bytes: int
     process_id: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_completion_tokens: int

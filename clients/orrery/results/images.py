@@ -206,3 +206,4 @@ class ImageLoad:
     num_images_done: int
     resident_bytes: int
     state_bytes: int
+    process_id: int

@@ -157,9 +157,11 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class RagLoad:
-    """What a RAG service is doing."""
+    """What one replica of a RAG service is doing. Questions done are counted since its start."""
 
     num_running: int
     num_running_by_stage: Mapping[str, int]
     conversations_available: bool
     resident_bytes: int
+    num_questions_done: int
+    process_id: int

@@ -261,3 +261,5 @@ class RetrievalLoad:
     log_available: bool
     snapshot_position: str
     resident_bytes: int
+    num_searches_done: int
+    process_id: int

@@ -276,7 +276,7 @@ class EmbeddingServiceGetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class EmbeddingServiceGetLoadResponse(_message.Message):
-    __slots__ = ("num_running", "num_waiting_inputs", "num_running_inputs", "cache_hits", "cache_misses", "cache_available", "resident_bytes")
+    __slots__ = ("num_running", "num_waiting_inputs", "num_running_inputs", "cache_hits", "cache_misses", "cache_available", "resident_bytes", "process_id")
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_INPUTS_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +284,7 @@ class EmbeddingServiceGetLoadResponse(_message.Message):
     CACHE_MISSES_FIELD_NUMBER: _ClassVar[int]
     CACHE_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     num_running: int
     num_waiting_inputs: int
     num_running_inputs: int
@@ -291,4 +292,5 @@ class EmbeddingServiceGetLoadResponse(_message.Message):
     cache_misses: int
     cache_available: bool
     resident_bytes: int
-    def __init__(self, num_running: _Optional[int] = ..., num_waiting_inputs: _Optional[int] = ..., num_running_inputs: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., cache_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    process_id: int
+    def __init__(self, num_running: _Optional[int] = ..., num_waiting_inputs: _Optional[int] = ..., num_running_inputs: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., cache_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...

@@ -365,7 +365,7 @@ class GetLoadRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetLoadResponse(_message.Message):
-    __slots__ = ("model", "num_running", "num_waiting", "num_blocks", "num_free_blocks", "prefix_cache_hit_rate", "num_preemptions", "num_finished", "resident_bytes", "process_id")
+    __slots__ = ("model", "num_running", "num_waiting", "num_blocks", "num_free_blocks", "prefix_cache_hit_rate", "num_preemptions", "num_finished", "resident_bytes", "process_id", "num_prompt_tokens", "num_cached_tokens", "num_completion_tokens")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_FIELD_NUMBER: _ClassVar[int]
@@ -376,6 +376,9 @@ class GetLoadResponse(_message.Message):
     NUM_FINISHED_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     model: str
     num_running: int
     num_waiting: int
@@ -386,4 +389,7 @@ class GetLoadResponse(_message.Message):
     num_finished: int
     resident_bytes: int
     process_id: int
-    def __init__(self, model: _Optional[str] = ..., num_running: _Optional[int] = ..., num_waiting: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., prefix_cache_hit_rate: _Optional[float] = ..., num_preemptions: _Optional[int] = ..., num_finished: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_completion_tokens: int
+    def __init__(self, model: _Optional[str] = ..., num_running: _Optional[int] = ..., num_waiting: _Optional[int] = ..., num_blocks: _Optional[int] = ..., num_free_blocks: _Optional[int] = ..., prefix_cache_hit_rate: _Optional[float] = ..., num_preemptions: _Optional[int] = ..., num_finished: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., process_id: _Optional[int] = ..., num_prompt_tokens: _Optional[int] = ..., num_cached_tokens: _Optional[int] = ..., num_completion_tokens: _Optional[int] = ...) -> None: ...

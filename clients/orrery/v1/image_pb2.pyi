@@ -279,7 +279,7 @@ class ImageServiceGetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ImageServiceGetLoadResponse(_message.Message):
-    __slots__ = ("num_running", "num_running_images", "num_waiting_images", "max_running_images", "num_decoding_images", "num_steps_done", "num_images_done", "resident_bytes", "state_bytes")
+    __slots__ = ("num_running", "num_running_images", "num_waiting_images", "max_running_images", "num_decoding_images", "num_steps_done", "num_images_done", "resident_bytes", "state_bytes", "process_id")
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_IMAGES_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_IMAGES_FIELD_NUMBER: _ClassVar[int]
@@ -289,6 +289,7 @@ class ImageServiceGetLoadResponse(_message.Message):
     NUM_IMAGES_DONE_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     num_running: int
     num_running_images: int
     num_waiting_images: int
@@ -298,4 +299,5 @@ class ImageServiceGetLoadResponse(_message.Message):
     num_images_done: int
     resident_bytes: int
     state_bytes: int
-    def __init__(self, num_running: _Optional[int] = ..., num_running_images: _Optional[int] = ..., num_waiting_images: _Optional[int] = ..., max_running_images: _Optional[int] = ..., num_decoding_images: _Optional[int] = ..., num_steps_done: _Optional[int] = ..., num_images_done: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+    process_id: int
+    def __init__(self, num_running: _Optional[int] = ..., num_running_images: _Optional[int] = ..., num_waiting_images: _Optional[int] = ..., max_running_images: _Optional[int] = ..., num_decoding_images: _Optional[int] = ..., num_steps_done: _Optional[int] = ..., num_images_done: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...

@@ -259,7 +259,7 @@ class RagServiceGetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class RagServiceGetLoadResponse(_message.Message):
-    __slots__ = ("num_running", "num_running_by_stage", "conversations_available", "resident_bytes")
+    __slots__ = ("num_running", "num_running_by_stage", "conversations_available", "resident_bytes", "num_questions_done", "process_id")
     class NumRunningByStageEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -271,8 +271,12 @@ class RagServiceGetLoadResponse(_message.Message):
     NUM_RUNNING_BY_STAGE_FIELD_NUMBER: _ClassVar[int]
     CONVERSATIONS_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_QUESTIONS_DONE_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     num_running: int
     num_running_by_stage: _containers.ScalarMap[str, int]
     conversations_available: bool
     resident_bytes: int
-    def __init__(self, num_running: _Optional[int] = ..., num_running_by_stage: _Optional[_Mapping[str, int]] = ..., conversations_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    num_questions_done: int
+    process_id: int
+    def __init__(self, num_running: _Optional[int] = ..., num_running_by_stage: _Optional[_Mapping[str, int]] = ..., conversations_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ..., num_questions_done: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...

@@ -756,7 +756,7 @@ class RetrievalServiceGetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class RetrievalServiceGetLoadResponse(_message.Message):
-    __slots__ = ("num_running", "num_waiting_searches", "num_collections", "num_documents", "num_chunks", "applied_position", "log_position", "log_available", "snapshot_position", "resident_bytes")
+    __slots__ = ("num_running", "num_waiting_searches", "num_collections", "num_documents", "num_chunks", "applied_position", "log_position", "log_available", "snapshot_position", "resident_bytes", "num_searches_done", "process_id")
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_SEARCHES_FIELD_NUMBER: _ClassVar[int]
     NUM_COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -767,6 +767,8 @@ class RetrievalServiceGetLoadResponse(_message.Message):
     LOG_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_POSITION_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_SEARCHES_DONE_FIELD_NUMBER: _ClassVar[int]
+    PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
     num_running: int
     num_waiting_searches: int
     num_collections: int
@@ -777,4 +779,6 @@ class RetrievalServiceGetLoadResponse(_message.Message):
     log_available: bool
     snapshot_position: str
     resident_bytes: int
-    def __init__(self, num_running: _Optional[int] = ..., num_waiting_searches: _Optional[int] = ..., num_collections: _Optional[int] = ..., num_documents: _Optional[int] = ..., num_chunks: _Optional[int] = ..., applied_position: _Optional[str] = ..., log_position: _Optional[str] = ..., log_available: _Optional[bool] = ..., snapshot_position: _Optional[str] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    num_searches_done: int
+    process_id: int
+    def __init__(self, num_running: _Optional[int] = ..., num_waiting_searches: _Optional[int] = ..., num_collections: _Optional[int] = ..., num_documents: _Optional[int] = ..., num_chunks: _Optional[int] = ..., applied_position: _Optional[str] = ..., log_position: _Optional[str] = ..., log_available: _Optional[bool] = ..., snapshot_position: _Optional[str] = ..., resident_bytes: _Optional[int] = ..., num_searches_done: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...

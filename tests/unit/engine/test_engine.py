@@ -148,6 +148,7 @@ def test_usage_counts_cached_tokens() -> None:
     assert output.num_prompt_tokens == 18
     load = engine.load()
     assert (load.prefix_queries, load.prefix_hits) == (17 + 18, 16)
+    assert (load.num_prompt_tokens, load.num_cached_tokens) == (17 + 18, 16)
 
 
 def test_timing_adds_up() -> None:
@@ -488,7 +489,10 @@ def test_stats_tell_every_token_and_every_ending() -> None:
     assert sum(step.num_batched_tokens for step in recorder.steps) == 3 * 3 + 3 + 1
     assert [step.num_sequences for step in recorder.steps] == [3, 2, 1, 1]
     assert {step.load.max_waiting for step in recorder.steps} == {engine.config.max_num_waiting}
-    assert engine.load().num_finished == 3
+    load = engine.load()
+    assert load.num_finished == 3
+    # Three tokens of each prompt; of "c" the one of the step before it was aborted.
+    assert (load.num_prompt_tokens, load.num_output_tokens) == (9, 4 + 2 + 1)
 
 
 def test_request_aborted_before_its_first_step_is_never_computed() -> None:

@@ -128,6 +128,7 @@ async def test_load_tells_the_stage_and_cancelling_empties_it() -> None:
         await until(lambda: not services.open_calls.total())
         load = await stub.GetLoad(pb.RagServiceGetLoadRequest())
         assert (load.num_running, dict(load.num_running_by_stage)) == (0, {})
+        assert load.num_questions_done == 1
 
 
 async def test_one_question_too_many_is_told_when_to_come_back() -> None:
