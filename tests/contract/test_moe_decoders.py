@@ -66,6 +66,7 @@ def decoders(target: str, folder: Path, timeout_s: float = 20.0) -> Iterator[Cal
             if in_the_middle is not None:
                 assert begun.wait(30)
                 in_the_middle()
+                assert not any(engine.done() for engine in running), "it was not the middle"
             found: Tokens = {}
             for part, answers in zip(parts, running, strict=True):
                 found |= dict(zip(part, answers.result(timeout=120), strict=True))
@@ -82,6 +83,16 @@ def check_idle(target: str, num_streams: int = NUM_DECODERS) -> None:
             await served.check_idle()
 
     asyncio.run(check())
+
+
+def counted(cluster: RunningCluster, name: str) -> float:
+    """A metric of the router, summed over its labels."""
+    return sum(
+        sample.value
+        for metric in cluster.registry.collector.collect()
+        for sample in metric.samples
+        if sample.name == f"orrery_moe_{name}"
+    )
 
 
 @pytest.mark.parametrize("num_shards", [2, 4])
@@ -146,15 +157,7 @@ def test_decoders_share_batches(folder: Path, local: Tokens) -> None:
     with moe_cluster_in_thread(folder, batching={"window_s": 0.005}) as cluster:
         with decoders(cluster.target, folder) as generate:
             assert generate(list(local)) == local
-        calls = cluster.registry.collector.get_sample_value(
-            "orrery_moe_batch_calls_sum", {"service": "moe", "model": "tiny-moe"}
-        )
-        batches = cluster.registry.collector.get_sample_value(
-            "orrery_moe_batch_calls_count", {"service": "moe", "model": "tiny-moe"}
-        )
-    assert calls is not None
-    assert batches is not None
-    assert calls > batches
+        assert counted(cluster, "batch_calls_sum") > counted(cluster, "batch_calls_count") > 0
 
 
 def test_tokens_are_the_same_while_experts_move(folder: Path, local: Tokens) -> None:
@@ -179,6 +182,32 @@ def test_tokens_are_the_same_while_experts_move(folder: Path, local: Tokens) -> 
         assert cluster.service.placement.version > 6
 
 
+@pytest.mark.parametrize("num_shards", [2, 4])
+def test_tokens_are_the_same_while_a_rebalance_is_applied(
+    folder: Path, local: Tokens, num_shards: int
+) -> None:
+    with (
+        moe_cluster_in_thread(folder, num_shards=num_shards) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        place(cluster, next(iter(cluster.shards)))
+
+        def rebalance() -> None:
+            answer = asyncio.run(rebalanced(cluster.target))
+            assert answer.applied
+            assert answer.before.max_over_mean == pytest.approx(num_shards)
+            assert answer.after.max_over_mean < 1.5
+
+        assert generate(list(local), rebalance) == local
+        assert all(shard.service.store.keys for shard in cluster.shards.values())
+
+
+async def rebalanced(target: str) -> pb.RebalanceResponse:
+    async with served_moe(target, routed=False) as served:
+        answer: pb.RebalanceResponse = await served.call("Rebalance", pb.RebalanceRequest())
+        return answer
+
+
 @contextmanager
 def shard_processes(folder: Path, count: int) -> Iterator[dict[str, ShardProcess]]:
     processes = {f"shard-{number}": ShardProcess(folder) for number in range(count)}
@@ -198,15 +227,19 @@ def on_processes(
     return moe_cluster_in_thread(folder, shard_targets=targets, **settings)
 
 
-def replicate_all(cluster: RunningCluster) -> None:
-    homes = {key: tuple(cluster.service.shards) for key in cluster.service.placement.homes}
+def place(cluster: RunningCluster, *shards: str) -> None:
+    """All experts on each of these."""
+    homes = dict.fromkeys(cluster.service.placement.homes, shards)
     moving = cluster.service.rebalancer.move_to(homes)
     asyncio.run_coroutine_threadsafe(moving, cluster.loop).result(timeout=30)
 
 
-def test_a_killed_shard_is_waited_for_until_it_is_replaced(folder: Path, local: Tokens) -> None:
+@pytest.mark.parametrize("num_shards", [2, 4])
+def test_a_killed_shard_is_waited_for_until_it_is_replaced(
+    folder: Path, local: Tokens, num_shards: int
+) -> None:
     with (
-        shard_processes(folder, 2) as processes,
+        shard_processes(folder, num_shards) as processes,
         on_processes(folder, processes) as cluster,
         decoders(cluster.target, folder, timeout_s=60.0) as generate,
     ):
@@ -216,19 +249,22 @@ def test_a_killed_shard_is_waited_for_until_it_is_replaced(folder: Path, local: 
             processes["shard-1"].start()
 
         assert generate(list(local), kill_and_replace) == local
+        assert counted(cluster, "shard_failures_total") > 0
         check_idle(cluster.target)
 
 
+@pytest.mark.parametrize("num_shards", [2, 4])
 def test_a_killed_shard_is_not_missed_where_its_experts_have_replicas(
-    folder: Path, local: Tokens
+    folder: Path, local: Tokens, num_shards: int
 ) -> None:
     with (
-        shard_processes(folder, 2) as processes,
+        shard_processes(folder, num_shards) as processes,
         on_processes(folder, processes) as cluster,
         decoders(cluster.target, folder) as generate,
     ):
-        replicate_all(cluster)
+        place(cluster, *processes)
         assert generate(list(local), processes["shard-0"].kill) == local
+        assert counted(cluster, "shard_failures_total") > 0
 
 
 def test_a_shard_that_stays_away_ends_requests_as_unavailable(folder: Path, local: Tokens) -> None:
@@ -255,9 +291,10 @@ def test_a_silent_shard_is_hedged_where_its_experts_have_replicas(
         on_processes(folder, processes) as cluster,
         decoders(cluster.target, folder) as generate,
     ):
-        replicate_all(cluster)
+        place(cluster, *processes)
         assert generate(list(local)) == local  # how long a call usually takes
         assert generate(list(local), processes["shard-0"].stop) == local
+        assert counted(cluster, "hedged_total") > 0
 
 
 async def found_again(target: str) -> None:
@@ -274,7 +311,7 @@ def test_a_router_started_anew_goes_on_from_what_the_shards_hold(
 ) -> None:
     with shard_processes(folder, 2) as processes:
         with on_processes(folder, processes) as cluster:
-            replicate_all(cluster)
+            place(cluster, *processes)
         with on_processes(folder, processes) as cluster:
             homes = cluster.service.placement.homes
             assert all(len(shards) == 2 for shards in homes.values())
