@@ -125,8 +125,8 @@ class GatingConfig(BaseModel):
     """How a token's experts are chosen and weighed; `layers/gating.py` computes it.
 
                       scores    renormalise   groups, correction bias, scaling
-    Switch, GShard    softmax   no            -
-    Mixtral           softmax   yes           -
+    Switch            softmax   no            -
+    GShard, Mixtral   softmax   yes           -
     Qwen-MoE          softmax   either        -
     DeepSeek-V3       sigmoid   yes           yes
 

@@ -1,7 +1,8 @@
 """Which experts a token goes to, and how much each counts. Knows router logits, not experts.
 
-softmax over the chosen   Mixtral (Jiang et al. 2024, arXiv:2401.04088, section 2.1)
-softmax over all          Switch (Fedus et al. 2021, arXiv:2101.03961, eq. 1-2), GShard, Qwen-MoE
+softmax over the chosen   Mixtral (Jiang et al. 2024, arXiv:2401.04088, section 2.1), GShard (Lepikhin
+                          et al. 2020, arXiv:2006.16668, Algorithm 1), Qwen-MoE
+softmax over all          Switch (Fedus et al. 2021, arXiv:2101.03961, eq. 1-2), Qwen-MoE
 sigmoid, with groups      DeepSeek-V3 (arXiv:2412.19437, eq. 12-16)
 """
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from services.engine.config import GatingConfig
+from services.engine.errors import ConfigError
 from services.engine.layers.linear import Linear
 
 __all__ = ["Gate", "Routing", "choose_experts"]
@@ -28,7 +30,7 @@ class Routing(NamedTuple):
 class Gate(nn.Module):
     """The router of one layer: a linear map to a logit per expert, and the choice by them.
 
-    `correction_bias`: float32 [E], where the config has one.
+    `correction_bias`: float32 [E], where the config has one, and only there: else `ConfigError`.
     """
 
     correction_bias: Tensor | None
@@ -37,6 +39,8 @@ class Gate(nn.Module):
         self, router: Linear, config: GatingConfig, correction_bias: Tensor | None = None
     ) -> None:
         super().__init__()
+        if config.correction_bias is not (correction_bias is not None):
+            raise ConfigError("correction_bias", "expected a tensor where it is set, and only there")
         self.router = router
         self.config = config
         self.register_buffer("correction_bias", correction_bias)

@@ -1,6 +1,6 @@
 """Plans where experts live from how many tokens went to each.
 
-Greedy bin packing with replication of hot experts, as DeepSeek's EPLB does it (Dai et al. 2024,
+Greedy bin packing with replication of hot experts, as DeepSeek's EPLB does it (DeepSeek-AI 2024,
 DeepSeek-V3, arXiv:2412.19437, section 3.4): the expert with the most tokens per copy gets another
 copy, until the shards can be even; then all copies, the heaviest first, go each to the shard that
 has least. A copy's tokens are an equal part of its expert's. A layer's answer waits for its slowest

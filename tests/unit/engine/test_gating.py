@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.engine.config import GatingConfig
+from services.engine.errors import ConfigError
 from services.engine.layers.gating import Gate, choose_experts
 from services.engine.layers.linear import Linear
 from services.engine.layers.router_losses import load_balancing_loss, router_entropy, z_loss
@@ -241,3 +242,13 @@ def test_z_loss_is_finite_for_large_logits() -> None:
     assert loss.isfinite()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_correction_bias_that_is_missing_or_unexpected_is_refused(configured: bool) -> None:
+    config = GatingConfig(
+        num_experts=6, num_experts_per_token=2, scores="sigmoid", correction_bias=configured
+    )
+    bias = None if configured else torch.zeros(6)
+    with pytest.raises(ConfigError, match="correction_bias: expected a tensor where it is set"):
+        Gate(Linear(torch.zeros(6, 8)), config, bias)
