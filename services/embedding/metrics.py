@@ -16,9 +16,13 @@ _TOKEN_BUCKETS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 class RequestMetrics:
-    """Inputs and tokens of answered calls, and how long a call waited for its first batch."""
+    """Inputs and tokens of answered calls, and how long a call waited for its first batch; the
+    first two also for the load RPC.
+    """
 
     def __init__(self, registry: MetricsRegistry) -> None:
+        self.num_inputs = 0
+        self.num_tokens = 0
         self._queue_time = common_metrics.queue_time(registry)
         self._inputs = registry.counter("embedding_inputs_total", "Inputs of answered calls.")
         self._tokens = common_metrics.prompt_tokens(registry)
@@ -27,6 +31,8 @@ class RequestMetrics:
         )
 
     def answered(self, num_inputs: int, num_tokens: int, queue_s: float) -> None:
+        self.num_inputs += num_inputs
+        self.num_tokens += num_tokens
         self._inputs.inc(num_inputs)
         self._tokens.inc(num_tokens)
         self._queue_time.observe(queue_s)

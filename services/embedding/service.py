@@ -48,6 +48,8 @@ class Load:
 
     num_waiting_inputs: int
     num_running_inputs: int
+    num_inputs_done: int
+    num_tokens_done: int
     cache_hits: int
     cache_misses: int
     cache_available: bool
@@ -163,6 +165,8 @@ class EmbeddingService:
         return Load(
             num_waiting_inputs=waiting,
             num_running_inputs=running,
+            num_inputs_done=self._metrics.num_inputs,
+            num_tokens_done=self._metrics.num_tokens,
             cache_hits=self._cache_metrics.num_hits,
             cache_misses=self._cache_metrics.num_misses,
             cache_available=self._cache is not None and self._cache.available,

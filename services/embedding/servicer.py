@@ -185,6 +185,8 @@ class EmbeddingServicer:
             cache_available=load.cache_available,
             resident_bytes=resident_bytes(),
             process_id=os.getpid(),
+            num_inputs_done=load.num_inputs_done,
+            num_tokens_done=load.num_tokens_done,
         )
 
     def _check_model(self, model: str) -> None:

@@ -281,7 +281,12 @@ async def test_load_tells_what_runs_and_waits(embedding: ServedEmbedding) -> Non
     assert load.num_running == 1
     assert load.num_waiting_inputs + load.num_running_inputs <= 400
     assert load.resident_bytes > 1 << 20
-    assert len((await call).embeddings) == 400
+    response = await call
+    assert len(response.embeddings) == 400
+    after = await embedding.load()
+    assert after.process_id == load.process_id
+    assert after.num_inputs_done == load.num_inputs_done + 400
+    assert after.num_tokens_done == load.num_tokens_done + response.usage.prompt_tokens
 
 
 async def test_a_cancelled_call_leaves_nothing_waiting(embedding: ServedEmbedding) -> None:

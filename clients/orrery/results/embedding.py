@@ -158,7 +158,7 @@ class EmbeddingModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingLoad:
-    """What one replica of an embedding service is doing. The cache's counts are since its start."""
+    """What one replica of an embedding service is doing. All that is counted is since its start."""
 
     num_running: int
     num_waiting_inputs: int
@@ -168,3 +168,5 @@ class EmbeddingLoad:
     cache_available: bool
     resident_bytes: int
     process_id: int
+    num_inputs_done: int
+    num_tokens_done: int

@@ -276,7 +276,7 @@ class EmbeddingServiceGetLoadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class EmbeddingServiceGetLoadResponse(_message.Message):
-    __slots__ = ("num_running", "num_waiting_inputs", "num_running_inputs", "cache_hits", "cache_misses", "cache_available", "resident_bytes", "process_id")
+    __slots__ = ("num_running", "num_waiting_inputs", "num_running_inputs", "cache_hits", "cache_misses", "cache_available", "resident_bytes", "process_id", "num_inputs_done", "num_tokens_done")
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     NUM_WAITING_INPUTS_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_INPUTS_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +285,8 @@ class EmbeddingServiceGetLoadResponse(_message.Message):
     CACHE_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PROCESS_ID_FIELD_NUMBER: _ClassVar[int]
+    NUM_INPUTS_DONE_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_DONE_FIELD_NUMBER: _ClassVar[int]
     num_running: int
     num_waiting_inputs: int
     num_running_inputs: int
@@ -293,4 +295,6 @@ class EmbeddingServiceGetLoadResponse(_message.Message):
     cache_available: bool
     resident_bytes: int
     process_id: int
-    def __init__(self, num_running: _Optional[int] = ..., num_waiting_inputs: _Optional[int] = ..., num_running_inputs: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., cache_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ..., process_id: _Optional[int] = ...) -> None: ...
+    num_inputs_done: int
+    num_tokens_done: int
+    def __init__(self, num_running: _Optional[int] = ..., num_waiting_inputs: _Optional[int] = ..., num_running_inputs: _Optional[int] = ..., cache_hits: _Optional[int] = ..., cache_misses: _Optional[int] = ..., cache_available: _Optional[bool] = ..., resident_bytes: _Optional[int] = ..., process_id: _Optional[int] = ..., num_inputs_done: _Optional[int] = ..., num_tokens_done: _Optional[int] = ...) -> None: ...
