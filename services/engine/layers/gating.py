@@ -1,7 +1,7 @@
 """Which experts a token goes to, and how much each counts. Knows router logits, not experts.
 
-softmax over the chosen   Mixtral (Jiang et al. 2024, arXiv:2401.04088, section 2.1), GShard (Lepikhin
-                          et al. 2020, arXiv:2006.16668, Algorithm 1), Qwen-MoE
+softmax over the chosen   Mixtral (Jiang et al. 2024, arXiv:2401.04088, section 2.1), Qwen-MoE,
+                          GShard (Lepikhin et al. 2020, arXiv:2006.16668, Algorithm 1)
 softmax over all          Switch (Fedus et al. 2021, arXiv:2101.03961, eq. 1-2), Qwen-MoE
 sigmoid, with groups      DeepSeek-V3 (arXiv:2412.19437, eq. 12-16)
 """
@@ -40,7 +40,7 @@ class Gate(nn.Module):
     ) -> None:
         super().__init__()
         if config.correction_bias is not (correction_bias is not None):
-            raise ConfigError("correction_bias", "expected a tensor where it is set, and only there")
+            raise ConfigError("correction_bias", "expected a tensor where it is set, only there")
         self.router = router
         self.config = config
         self.register_buffer("correction_bias", correction_bias)

@@ -250,5 +250,7 @@ def test_a_correction_bias_that_is_missing_or_unexpected_is_refused(configured: 
         num_experts=6, num_experts_per_token=2, scores="sigmoid", correction_bias=configured
     )
     bias = None if configured else torch.zeros(6)
-    with pytest.raises(ConfigError, match="correction_bias: expected a tensor where it is set"):
+    with pytest.raises(
+        ConfigError, match="correction_bias: expected a tensor where it is set, only there"
+    ):
         Gate(Linear(torch.zeros(6, 8)), config, bias)
