@@ -141,9 +141,9 @@ those of the gateway and of retrieval, which serve no model of their own) and Ra
 `application`, `deployment` and `replica`. All labels are bounded: by the contract, the routes, the
 configuration or the model, never by what clients send.
 
-Names are vLLM's where the thing is the same. Of a histogram, `_bucket` and `_count` are exact; its
-`_sum` is made by Ray from the middles of the buckets, so ask for quantiles rather than for means.
-What happened in the last ten seconds may not be there yet: Ray collects at that interval.
+Names are vLLM's where the thing is the same. A service publishes every five seconds and Ray every
+ten, so what happened just now may not be there yet. Ray calls the parts of a histogram (`_bucket`,
+`_count`, `_sum`) gauges; they count as those of any histogram do, and are exact.
 
 Two sets of buckets have names here, in seconds:
 

@@ -56,7 +56,8 @@ class Conversations:
         self._redis = redis
         self._config = config
         self._observe = observe
-        observe(redis is not None)
+        if redis is not None:
+            observe(True)  # until it does not answer
 
     async def last_turns(self, api_key: str | None, conversation_id: str) -> list[Turn]:
         """The turns that go before the model, oldest first; none of a new conversation."""

@@ -1,9 +1,10 @@
 """The seam for metrics: what a service records, without knowing who exports it.
 
 A registry is made with the labels that never change (`service`, `model`) and puts them on every
-metric. In one process, and in tests, `PrometheusRegistry` exports; under Serve it is
-`services.runtime.serve_metrics.ServeRegistry`. Names are vLLM's where the thing is the same, with
-the prefix `orrery_`. Recording is thread-safe: the engine records from its own thread.
+metric. `PrometheusRegistry` keeps what is recorded; under Serve a
+`services.runtime.serve_metrics.ServeRegistry` publishes it now and then. Names are vLLM's where the
+thing is the same, with the prefix `orrery_`. Recording is thread-safe: the engine records from its
+own thread.
 
 What several services have is declared in `common_metrics.py`, the rest in each one's `metrics.py`;
 docs/metrics.md lists them all.
@@ -12,9 +13,10 @@ docs/metrics.md lists them all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import prometheus_client
+from prometheus_client.metrics import MetricWrapperBase
 
 __all__ = [
     "LATENCY_BUCKETS_S",
@@ -39,8 +41,8 @@ LATENCY_BUCKETS_S = (
 
 
 class Counter(Protocol):
-    """Only grows. One without labels is there from the start, at 0; one with labels is once it was
-    told: by 0, to be there before the first that counts, since a rate knows no first value.
+    """Only grows. Without labels it is there from the start; with labels, once it was told: by 0,
+    to be there before the first that counts, since a rate knows no first value.
     """
 
     def inc(self, value: float = 1.0, **labels: str) -> None: ...
@@ -71,7 +73,7 @@ class MetricsRegistry(Protocol):
 
 
 class PrometheusRegistry:
-    """Exports through `prometheus_client`; `collector` is what an exporter or a test reads."""
+    """Keeps metrics with `prometheus_client`; `collector` is what an exporter or a test reads."""
 
     def __init__(self, constant_labels: Mapping[str, str]) -> None:
         self._constant = dict(constant_labels)
@@ -81,16 +83,16 @@ class PrometheusRegistry:
         metric = prometheus_client.Counter(
             PREFIX + name, description, self._names(labels), registry=self.collector
         )
-        counter = _PrometheusCounter(metric, self._constant)
+        series = _Series(metric, self._constant)
         if not labels:
-            counter.inc(0.0)
-        return counter
+            series.of({})
+        return _Counter(series)
 
     def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
         metric = prometheus_client.Gauge(
             PREFIX + name, description, self._names(labels), registry=self.collector
         )
-        return _PrometheusGauge(metric, self._constant)
+        return _Gauge(_Series(metric, self._constant))
 
     def histogram(
         self, name: str, description: str, buckets: Sequence[float], labels: Sequence[str] = ()
@@ -102,31 +104,53 @@ class PrometheusRegistry:
             buckets=tuple(buckets),
             registry=self.collector,
         )
-        return _PrometheusHistogram(metric, self._constant)
+        series = _Series(metric, self._constant)
+        if not labels:
+            series.of({})
+        return _Histogram(series)
 
     def _names(self, labels: Sequence[str]) -> tuple[str, ...]:
         return (*self._constant, *labels)
 
 
-class _PrometheusCounter:
-    def __init__(self, metric: prometheus_client.Counter, constant: Mapping[str, str]) -> None:
-        self._metric, self._constant = metric, constant
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
+
+
+class _Series(Generic[MetricT]):
+    """The series of a metric, by the labels given with a record."""
+
+    def __init__(self, metric: MetricT, constant: Mapping[str, str]) -> None:
+        self._metric = metric
+        self._constant = constant
+        self._plain: MetricT | None = None
+
+    def of(self, labels: Mapping[str, str]) -> MetricT:
+        if labels:
+            return self._metric.labels(**self._constant, **labels)
+        if self._plain is None:
+            self._plain = self._metric.labels(**self._constant)
+        return self._plain
+
+
+class _Counter:
+    def __init__(self, series: _Series[prometheus_client.Counter]) -> None:
+        self._series = series
 
     def inc(self, value: float = 1.0, **labels: str) -> None:
-        self._metric.labels(**self._constant, **labels).inc(value)
+        self._series.of(labels).inc(value)
 
 
-class _PrometheusGauge:
-    def __init__(self, metric: prometheus_client.Gauge, constant: Mapping[str, str]) -> None:
-        self._metric, self._constant = metric, constant
+class _Gauge:
+    def __init__(self, series: _Series[prometheus_client.Gauge]) -> None:
+        self._series = series
 
     def set(self, value: float, **labels: str) -> None:
-        self._metric.labels(**self._constant, **labels).set(value)
+        self._series.of(labels).set(value)
 
 
-class _PrometheusHistogram:
-    def __init__(self, metric: prometheus_client.Histogram, constant: Mapping[str, str]) -> None:
-        self._metric, self._constant = metric, constant
+class _Histogram:
+    def __init__(self, series: _Series[prometheus_client.Histogram]) -> None:
+        self._series = series
 
     def observe(self, value: float, **labels: str) -> None:
-        self._metric.labels(**self._constant, **labels).observe(value)
+        self._series.of(labels).observe(value)

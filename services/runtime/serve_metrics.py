@@ -6,13 +6,13 @@ an `app.py` imports this module: everything else knows the registry's protocol a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ray.serve import metrics
 
 from services.runtime.common_metrics import announce_build
-from services.runtime.gauge_keeper import GaugeKeeper
-from services.runtime.metrics import PREFIX, Counter, Gauge, Histogram
+from services.runtime.metrics import PrometheusRegistry
+from services.runtime.metrics_publisher import MetricsPublisher
 
 __all__ = ["ServeRegistry"]
 
@@ -21,60 +21,31 @@ class ServeRegistry:
     """A `services.runtime.metrics.MetricsRegistry`. Made inside the replica's constructor."""
 
     def __init__(self, constant_labels: Mapping[str, str]) -> None:
-        self._constant = dict(constant_labels)
-        self._keeper = GaugeKeeper()
+        local = PrometheusRegistry(constant_labels)
+        self.counter, self.gauge, self.histogram = local.counter, local.gauge, local.histogram
         announce_build(self)
-
-    def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> Counter:
-        metric = metrics.Counter(PREFIX + name, description, self._names(labels))
-        metric.set_default_tags(dict(self._constant))
-        counter = _ServeCounter(metric)
-        if not labels:
-            counter.inc(0.0)
-        return counter
-
-    def gauge(self, name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
-        metric = metrics.Gauge(PREFIX + name, description, self._names(labels))
-        metric.set_default_tags(dict(self._constant))
-        return self._keeper.keep(_ServeGauge(metric))
-
-    def histogram(
-        self, name: str, description: str, buckets: Sequence[float], labels: Sequence[str] = ()
-    ) -> Histogram:
-        metric = metrics.Histogram(
-            PREFIX + name, description, boundaries=list(buckets), tag_keys=self._names(labels)
-        )
-        metric.set_default_tags(dict(self._constant))
-        return _ServeHistogram(metric)
-
-    def _names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        return (*self._constant, *labels)
+        MetricsPublisher(local.collector, _RayExporter()).start()
 
 
-class _ServeCounter:
-    def __init__(self, metric: metrics.Counter) -> None:
-        self._metric = metric
-        self._begun: set[tuple[str, ...]] = set()
+class _RayExporter:
+    """A `services.runtime.metrics_publisher.Exporter`."""
 
-    def inc(self, value: float = 1.0, **labels: str) -> None:
-        if value:
-            self._metric.inc(value, tags=labels)
-        elif (series := tuple(labels.values())) not in self._begun:
-            self._begun.add(series)
-            self._metric._record(0.0, tags=labels)  # `inc` itself refuses to add nothing
+    def __init__(self) -> None:
+        self._counters: dict[str, metrics.Counter] = {}
+        self._gauges: dict[str, metrics.Gauge] = {}
 
+    def count(self, name: str, description: str, labels: Mapping[str, str], more: float) -> None:
+        counter = self._counters.get(name)
+        if counter is None:
+            counter = metrics.Counter(name, description, tuple(labels))
+            self._counters[name] = counter
+        if more:
+            counter.inc(more, tags=dict(labels))
+        else:
+            counter._record(0.0, tags=dict(labels))  # `inc` itself refuses to add nothing
 
-class _ServeGauge:
-    def __init__(self, metric: metrics.Gauge) -> None:
-        self._metric = metric
-
-    def set(self, value: float, **labels: str) -> None:
-        self._metric.set(value, tags=labels)
-
-
-class _ServeHistogram:
-    def __init__(self, metric: metrics.Histogram) -> None:
-        self._metric = metric
-
-    def observe(self, value: float, **labels: str) -> None:
-        self._metric.observe(value, tags=labels)
+    def show(self, name: str, description: str, labels: Mapping[str, str], value: float) -> None:
+        gauge = self._gauges.get(name)
+        if gauge is None:
+            gauge = self._gauges[name] = metrics.Gauge(name, description, tuple(labels))
+        gauge.set(value, tags=dict(labels))

@@ -1,0 +1,71 @@
+"""Tells an exporter now and then what this process's instruments have come to.
+
+Instruments are kept here, where recording costs a microsecond; telling Ray's exporter of a token
+costs it more than computing a small one. Gauges are said again each time, for it forgets what it
+has not heard of lately. Histograms are told as what they are made of, counts by bucket, hence
+exactly. Knows nothing of who exports.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry
+
+__all__ = ["Exporter", "MetricsPublisher"]
+
+INTERVAL_S = 5.0
+
+_LOG = logging.getLogger("orrery.metrics")
+
+
+class Exporter(Protocol):
+    """Takes series by name and labels. A counter is told what is new, which may be nothing."""
+
+    def count(
+        self, name: str, description: str, labels: Mapping[str, str], more: float
+    ) -> None: ...
+
+    def show(
+        self, name: str, description: str, labels: Mapping[str, str], value: float
+    ) -> None: ...
+
+
+class MetricsPublisher:
+    """Of one process. `start` makes a thread of its own, which ends with the process."""
+
+    def __init__(self, instruments: CollectorRegistry, exporter: Exporter) -> None:
+        self._instruments = instruments
+        self._exporter = exporter
+        self._counted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+
+    def start(self) -> None:
+        """Publishes at once, and every five seconds from now on."""
+        threading.Thread(target=self._run, name="metrics-publisher", daemon=True).start()
+
+    def publish(self) -> None:
+        """Tells of all series that there are."""
+        for family in self._instruments.collect():
+            for sample in family.samples:
+                if sample.name.endswith("_created"):
+                    continue
+                about = (sample.name, family.documentation, sample.labels)
+                if family.type == "counter":
+                    series = (sample.name, frozenset(sample.labels.items()))
+                    more = sample.value - self._counted.get(series, 0.0)
+                    self._counted[series] = sample.value
+                    self._exporter.count(*about, more)
+                else:
+                    self._exporter.show(*about, sample.value)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self.publish()
+            except Exception:  # noqa: BLE001 - what is counted is told the next time
+                _LOG.exception("metrics_not_published")
+            time.sleep(INTERVAL_S)
