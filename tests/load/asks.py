@@ -1,0 +1,146 @@
+"""What a caller asks for. Knows neither the transport nor when it is asked.
+
+    workload      asks for
+    generation    a completion of token ids, streamed
+    chat          an answer to a chat, streamed
+    rag           an answer from the demo documents, streamed
+    embeddings    vectors of a few texts
+    images        a picture
+    mixed         any of them, by `MIXED_SHARES`
+
+Prompts are random, so that no prefix of one is cached from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from types import MappingProxyType
+
+__all__ = [
+    "MIXED_SHARES",
+    "WORKLOADS",
+    "Ask",
+    "Chat",
+    "Completion",
+    "Picture",
+    "Question",
+    "Size",
+    "Subject",
+    "Texts",
+    "draw_ask",
+]
+
+MIXED_SHARES: Mapping[str, float] = MappingProxyType(
+    {"generation": 0.30, "chat": 0.25, "embeddings": 0.25, "rag": 0.15, "images": 0.05}
+)
+WORKLOADS = (*MIXED_SHARES, "mixed")
+
+_PROMPT_TOKENS = (32, 96)  # of a request whose size nobody has set
+_OUTPUT_TOKENS = (16, 64)
+_NUM_TEXTS = (1, 4)
+_NUM_STEPS = 10
+_SYLLABLES = ("ba", "cor", "del", "fin", "gar", "hol", "jin", "kel", "lum", "mar", "nor", "pel")
+_COLOURS = ("red", "blue", "green", "yellow")
+_SHAPES = ("circle", "square", "triangle")
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Tokens of a request's prompt (in a chat: roughly), and of the completion it asks for."""
+
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What requests are about: the model, its vocabulary, the documents' questions."""
+
+    model: str
+    vocab_size: int
+    collection: str = ""
+    questions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Exactly `max_tokens` tokens after a prompt: the end token does not end it."""
+
+    model: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Exactly `max_tokens` tokens in answer to one message."""
+
+    model: str
+    message: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An answer from the documents of a collection."""
+
+    text: str
+    collection: str
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Vectors of texts."""
+
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of the model's own size."""
+
+    prompt: str
+    num_steps: int
+    seed: int
+
+
+Ask = Completion | Chat | Question | Texts | Picture
+
+
+def draw_ask(
+    workload: str, subject: Subject, rng: Random, size: Size | None = None
+) -> tuple[str, Ask]:
+    """The kind drawn and a request of it. `size` is for those that have a prompt and a completion.
+
+    Raises `ValueError` where the workload is unknown, or asks questions and there are none.
+    """
+    if workload == "mixed":
+        workload = rng.choices(list(MIXED_SHARES), list(MIXED_SHARES.values()))[0]
+    size = size or Size(rng.randint(*_PROMPT_TOKENS), rng.randint(*_OUTPUT_TOKENS))
+    return workload, _draw(workload, subject, rng, size)
+
+
+def _draw(workload: str, subject: Subject, rng: Random, size: Size) -> Ask:
+    match workload:
+        case "generation":
+            prompt = tuple(rng.choices(range(subject.vocab_size), k=size.prompt_tokens))
+            return Completion(subject.model, prompt, size.output_tokens)
+        case "chat":
+            return Chat(subject.model, _sentence(rng, size.prompt_tokens // 2), size.output_tokens)
+        case "rag":
+            if not subject.questions:
+                raise ValueError("questions: expected at least one for the workload 'rag'")
+            return Question(rng.choice(subject.questions), subject.collection)
+        case "embeddings":
+            return Texts(tuple(_sentence(rng, 16) for _ in range(rng.randint(*_NUM_TEXTS))))
+        case "images":
+            prompt_text = f"a {rng.choice(_COLOURS)} {rng.choice(_SHAPES)}"
+            return Picture(prompt_text, _NUM_STEPS, rng.randrange(1 << 31))
+    raise ValueError(f"workload: expected one of {', '.join(WORKLOADS)}, got {workload!r}")
+
+
+def _sentence(rng: Random, num_words: int) -> str:
+    """Made-up words, about two tokens each."""
+    return " ".join("".join(rng.choices(_SYLLABLES, k=2)) for _ in range(num_words))
