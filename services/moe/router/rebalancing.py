@@ -14,11 +14,11 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from services.moe.expert_key import ExpertKey
-from services.moe.router.fleet import Fleet
+from services.moe.router.fleet import Fleet, Shard
 from services.moe.router.load import LoadWindow
 from services.moe.router.metrics import RouterMetrics
 from services.moe.router.moves import Move, NoRoomError, Round, changes, rounds
@@ -31,12 +31,15 @@ from services.moe.router.planner import (
     plan,
     shard_loads,
 )
-from services.runtime.errors import DeadlineExceeded, DependencyDown, InvalidRequest
+from services.runtime.errors import DeadlineExceeded, DependencyDown, InvalidRequest, OrreryError
 from services.runtime.run_all import run_all
 
 __all__ = ["Balance", "Rebalanced", "Rebalancer", "places_of"]
 
 _LOG = logging.getLogger("orrery.moe.rebalance")
+_RETRY_AFTER_S = 1.0
+
+_Change = Callable[[Shard, frozenset[ExpertKey]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +93,8 @@ class Rebalancer:
         """Plans from the load of the window, over the shards that answer; applies unless told not.
 
         Raises `InvalidRequest` where the experts do not fit into `max_shard_bytes`,
-        `DependencyDown` where they do not fit into the shards that answer or where one is lost on
-        the way, `DeadlineExceeded`: then as far as it came.
+        `DependencyDown` where they do not fit into the shards that answer, where one has been lost
+        a moment ago or is on the way, `DeadlineExceeded`: then as far as it came.
         """
         try:
             async with asyncio.timeout(deadline_s - time.monotonic()):
@@ -141,7 +144,7 @@ class Rebalancer:
         for shard in adds:
             if fleet.shards[shard].lost_s is not None:
                 raise DependencyDown(f"the shard {shard!r} does not answer")
-        await run_all(fleet.take_up(fleet.shards[shard], keys) for shard, keys in adds.items())
+        await run_all(self._ask(fleet.take_up, shard, keys) for shard, keys in adds.items())
         placement = fleet.place(step.homes)
         self._metrics.placed(placement.version, len(step.adds) + len(step.drops))
         details = {
@@ -156,17 +159,32 @@ class Rebalancer:
             for shard, keys in _by_shard(step.drops).items()
             if shard in fleet.shards and fleet.shards[shard].lost_s is None
         }
-        await run_all(fleet.give_up(fleet.shards[shard], keys) for shard, keys in drops.items())
+        await run_all(self._ask(fleet.give_up, shard, keys) for shard, keys in drops.items())
+
+    async def _ask(self, what: _Change, name: str, keys: frozenset[ExpertKey]) -> None:
+        try:
+            await what(self._fleet.shards[name], keys)
+        except OrreryError as error:  # whatever it is, it is no fault of the caller
+            raise DependencyDown(
+                f"the shard {name!r}: {error.message}", retry_after_s=_RETRY_AFTER_S
+            ) from error
 
     def _places(self, max_shard_bytes: int | None) -> dict[str, int]:
-        """Of the shards that answer."""
+        """Of the shards that answer. Raises `DependencyDown` while another may yet be replaced: its
+        experts are not moved for a moment's silence.
+        """
         limits = {}
         for name, shard in self._fleet.shards.items():
             if shard.lost_s is None and shard.report is not None:
                 own = shard.report.max_expert_bytes
                 limits[name] = own if max_shard_bytes is None else min(own, max_shard_bytes)
+            elif time.monotonic() < self._fleet.gives_up_s([name]):
+                raise DependencyDown(
+                    f"the shard {name!r} does not answer; it may yet be replaced",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
         if not limits:
-            raise DependencyDown("no expert shard answers", retry_after_s=1.0)
+            raise DependencyDown("no expert shard answers", retry_after_s=_RETRY_AFTER_S)
         return places_of(limits, self._bytes_per_expert)
 
     def _room(self, places: Mapping[str, int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from services.moe.expert_key import ExpertKey
+from services.moe.router.config import FailureConfig
 from services.moe.router.exchange import Exchange, Progress
 from services.moe.router.fleet import Fleet
 from services.moe.router.load import LoadWindow
@@ -20,13 +21,20 @@ from services.moe.router.metrics import RouterMetrics
 from services.moe.router.placement import PlacementTable
 from services.moe.router.planner import max_over_mean
 from services.moe.router.rebalancing import Rebalanced, Rebalancer
-from services.runtime.errors import DeadlineExceeded, DependencyDown, InvalidRequest
+from services.runtime.errors import (
+    DeadlineExceeded,
+    DependencyDown,
+    InvalidRequest,
+    OrreryError,
+    Overloaded,
+)
 from services.runtime.metrics import PrometheusRegistry
 from tests.fakes.moe_shards import WEIGHT_HASH, FakeShard
 from tests.fakes.moe_toy_experts import expected_output, load_toys, rows_for
 from tests.unit.moe.test_exchange import FAILURES
 
 LAYERS, NUM_EXPERTS, NUM_SHARDS = (0, 2), 8, 4
+SOON_GONE = FAILURES.model_copy(update={"replacement_timeout_s": 0.3})
 
 
 @dataclass
@@ -56,6 +64,13 @@ class Rig:
             limit, dry_run=dry_run, deadline_s=time.monotonic() + 10
         )
 
+    async def lose(self, name: str) -> None:
+        """Until nobody waits for its replacement any more."""
+        self.shards[name].gone = True
+        while self.fleet.shards[name].lost_s is None:
+            await self.fleet.change
+        await asyncio.sleep(self.fleet.gives_up_s([name]) - time.monotonic() + 0.01)
+
     def check_held(self) -> None:
         homes = self.fleet.table.current.homes
         for name, shard in self.shards.items():
@@ -63,7 +78,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(max_experts: int = 9) -> AsyncIterator[Rig]:
+async def rig(max_experts: int = 9, failures: FailureConfig = FAILURES) -> AsyncIterator[Rig]:
     """All hot experts begin on the same shard."""
     names = [f"shard-{number}" for number in range(NUM_SHARDS)]
     per_shard = NUM_EXPERTS // NUM_SHARDS
@@ -73,10 +88,10 @@ async def rig(max_experts: int = 9) -> AsyncIterator[Rig]:
         for e in range(NUM_EXPERTS)
     }
     shards = {name: FakeShard(name, load_toys, max_experts) for name in names}
-    fleet = Fleet(shards, PlacementTable(homes), WEIGHT_HASH, FAILURES)
+    fleet = Fleet(shards, PlacementTable(homes), WEIGHT_HASH, failures)
     load = LoadWindow(LAYERS, NUM_EXPERTS, names, 60)
     metrics = RouterMetrics(PrometheusRegistry({"service": "moe"}))
-    exchange = Exchange(fleet, FAILURES, load, metrics, 10_000)
+    exchange = Exchange(fleet, failures, load, metrics, 10_000)
     running = Rig(shards, fleet, exchange, load, Rebalancer(fleet, load, LAYERS, 1, metrics))
     fleet.start({})
     try:
@@ -174,13 +189,9 @@ async def test_a_limit_holds_while_experts_move() -> None:
         assert max(most.values()) == 6
 
 
-async def test_too_little_room_on_the_shards_that_are_left_is_not_blamed_on_the_caller() -> (
-    None
-):
-    async with rig(max_experts=5) as r:
-        r.shards["shard-0"].gone = True
-        while r.fleet.shards["shard-0"].lost_s is None:
-            await r.fleet.change
+async def test_too_little_room_on_the_shards_that_are_left_is_not_blamed_on_the_caller() -> None:
+    async with rig(max_experts=5, failures=SOON_GONE) as r:
+        await r.lose("shard-0")
         with pytest.raises(DependencyDown, match="16 experts need as many places") as caught:
             await r.rebalance()
         assert caught.value.field is None
@@ -197,14 +208,41 @@ async def test_what_a_cut_rebalance_left_makes_room() -> None:
 
 
 async def test_experts_of_a_lost_shard_are_brought_home() -> None:
-    async with rig() as r:
-        r.shards["shard-0"].gone = True
-        while r.fleet.shards["shard-0"].lost_s is None:
-            await r.fleet.change
+    async with rig(failures=SOON_GONE) as r:
+        await r.lose("shard-0")
         done = await r.rebalance()
         assert done.applied
         homes = r.fleet.table.current.homes
         assert all(shards and "shard-0" not in shards for shards in homes.values())
+        await r.traffic()
+
+
+async def test_a_shard_that_may_yet_be_replaced_keeps_its_experts() -> None:
+    async with rig() as r:
+        r.shards["shard-0"].gone = True
+        while r.fleet.shards["shard-0"].lost_s is None:
+            await r.fleet.change
+        with pytest.raises(DependencyDown, match="'shard-0' does not answer; it may yet be"):
+            await r.rebalance()
+        r.shards["shard-0"].restart()
+        while r.fleet.shards["shard-0"].lost_s is not None:
+            await r.fleet.change
+        await r.rebalance()
+
+
+@pytest.mark.parametrize("error", [Overloaded("full"), InvalidRequest("x", field="experts")])
+async def test_what_a_shard_refuses_is_not_blamed_on_the_caller(error: OrreryError) -> None:
+    async with rig() as r:
+        await r.traffic()
+
+        async def refuses(keys: object, timeout_s: float) -> None:
+            raise error
+
+        for shard in r.shards.values():
+            shard.load = refuses  # type: ignore[method-assign]
+        with pytest.raises(DependencyDown, match=f"the shard 'shard-.': {error.message}") as caught:
+            await r.rebalance()
+        assert caught.value.field is None
         await r.traffic()
 
 
