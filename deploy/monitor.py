@@ -60,7 +60,10 @@ def command(binary: str | None, data_dir: Path, port: int) -> list[str]:
     if state is None:
         raise MonitorError(f"no platform runs on {data_dir}: start it with `make up`")
     if not is_free(port):
-        raise MonitorError(f"port {port} is taken by another process: choose one with --port")
+        raise MonitorError(
+            f"port {port} is taken by another process (Debian's package may have started a "
+            "Prometheus of its own): choose another with --port"
+        )
     folder = data_dir / "prometheus"
     folder.mkdir(mode=0o700, exist_ok=True)
     config = folder / "prometheus.yml"

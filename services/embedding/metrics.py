@@ -83,6 +83,7 @@ class _KindOfBatch:
         self._metrics = metrics
         self._kind = kind
         self._max_waiting = max_waiting
+        self.queue_changed(0, 0)
 
     def batch_finished(self, stats: BatchStats) -> None:
         metrics, kind = self._metrics, self._kind

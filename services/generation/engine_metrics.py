@@ -26,23 +26,28 @@ _SEQUENCE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class EngineMetrics:
-    """A `services.engine.stats.StatsSink` over a metrics registry. Mute until `recording` is set:
-    what an engine computes to warm up is nobody's latency. `clock` in seconds.
+    """A `services.engine.stats.StatsSink` over a metrics registry. Mute until `begin`: what an
+    engine computes to warm up is nobody's latency. `clock` in seconds.
     """
 
     def __init__(
         self, registry: MetricsRegistry, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.recording = False
+        self._recording = False
         self._load = _LoadMetrics(registry)
         self._steps = _StepMetrics(registry)
         self._requests = _RequestMetrics(registry)
         self._clock = clock
         self._load_due_s = 0.0
 
+    def begin(self, load: EngineLoad) -> None:
+        """The engine is ready for requests, and has done `load` so far."""
+        self._recording = True
+        self._load.begin(load)
+
     def record_step(self, stats: StepStats) -> None:
         """One step's load, tokens and latencies."""
-        if not self.recording:
+        if not self._recording:
             return
         load, now_s = stats.load, self._clock()
         is_idle = load.num_running == load.num_waiting == 0  # the last that is told for a while
@@ -53,7 +58,7 @@ class EngineMetrics:
 
     def record_finished(self, stats: RequestStats) -> None:
         """One request that ended, for whatever reason."""
-        if self.recording:
+        if self._recording:
             self._requests.record(stats)
 
 
@@ -78,6 +83,10 @@ class _LoadMetrics:
         self._preemptions = counter(
             "num_preemptions_total", "Sequences put back into the queue for want of blocks."
         )
+
+    def begin(self, load: EngineLoad) -> None:
+        self._last = load
+        self.record(load)
 
     def record(self, load: EngineLoad) -> None:
         last, self._last = self._last, load

@@ -56,7 +56,7 @@ class NativeBackend:
             return engine
 
         engine = await asyncio.to_thread(load)
-        metrics.recording = True
+        metrics.begin(engine.load())
         return cls(engine, experts)
 
     @property

@@ -72,7 +72,7 @@ class VLLMBackend:
         engine = AsyncLLM.from_vllm_config(
             engine_config, stat_loggers=[stats], disable_log_stats=True
         )
-        metrics.recording = True
+        metrics.begin(stats.load)
         return cls(engine, tokenizer, _model_info(engine, tokenizer, folder, settings), stats)
 
     @property

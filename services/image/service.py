@@ -106,6 +106,7 @@ class ImageService:
         self._engine = engine
         self._ranker = ranker
         self._metrics = metrics
+        metrics.load_changed(engine.load())
         self._reading = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="image-reading")
         self._encoding = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="image-encoding")
         self._reader = WishReader(config, model, partial(_offload, self._reading))

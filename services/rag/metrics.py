@@ -21,6 +21,7 @@ class RagMetrics:
         )
         self._citations = registry.counter("rag_citations_total", "Citations given.")
         self._running = registry.gauge("rag_num_running", "Questions being answered.")
+        self._running.set(0)
         self._redis_available = common_metrics.redis_available(registry)
 
     def stage(self, name: str, duration_s: float) -> None:

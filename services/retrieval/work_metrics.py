@@ -22,6 +22,7 @@ class WorkMetrics:
             "retrieval_searches_waiting", "Searches that wait for a pass over the index."
         )
         self._queue_usage = common_metrics.queue_usage(registry)
+        self.queue(0)
         self._batch_sizes = registry.histogram(
             "retrieval_batch_size", "Searches answered by one pass.", _BATCH_BUCKETS
         )

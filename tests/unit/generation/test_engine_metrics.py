@@ -22,7 +22,7 @@ class Clock:
 
 def _metrics(registry: PrometheusRegistry, clock: Clock | None = None) -> EngineMetrics:
     metrics = EngineMetrics(registry, clock or Clock())
-    metrics.recording = True
+    metrics.begin(EngineLoad(num_blocks=8, num_free_blocks=8))
     return metrics
 
 
@@ -139,6 +139,17 @@ def test_every_reason_to_end_is_there_before_a_request_ends() -> None:
     for reason in FinishReason:
         labels = {**LABELS, "finished_reason": reason.value}
         assert registry.collector.get_sample_value("orrery_request_success_total", labels) == 0
+
+
+def test_engine_that_has_warmed_up_shows_its_pool_and_counts_from_there() -> None:
+    registry = PrometheusRegistry(LABELS)
+    metrics = EngineMetrics(registry, Clock())
+    metrics.begin(EngineLoad(num_blocks=8, num_free_blocks=8, prefix_queries=5))
+    sample = registry.collector.get_sample_value
+    assert sample("orrery_kv_cache_blocks", LABELS) == 8
+    assert sample("orrery_num_requests_running", LABELS) == 0
+    metrics.record_step(_step(prefix_queries=12))
+    assert sample("orrery_prefix_cache_queries_total", LABELS) == 7
 
 
 def test_nothing_is_recorded_while_the_engine_warms_up() -> None:
