@@ -4,8 +4,8 @@ its sparse layers through the router's own dispatch.
     thread:      trunk ── layer 0 ──> wait      trunk ── layer 1 ──> wait   ...
     event loop:              └── dispatch ──^               └── dispatch ──^
 
-The trunk is loaded when the first text comes. Texts are read one after another; so many may wait.
-Knows nothing of gRPC or protobuf.
+The trunk is loaded when the first text comes. Texts are read one after another; a bounded number
+waits. Knows nothing of gRPC or protobuf.
 """
 
 from __future__ import annotations
@@ -34,7 +34,15 @@ from services.moe.tensors import all_finite
 from services.runtime.errors import DeadlineExceeded, InvalidRequest, OrreryError, Overloaded
 from services.runtime.message_size import MAX_CONTENT_BYTES
 
-__all__ = ["Dispatch", "RoutedText", "TextLimits", "TextRouting", "TrunkRouting", "trunk_routing"]
+__all__ = [
+    "Dispatch",
+    "RoutedText",
+    "TextLimits",
+    "TextRouting",
+    "TrunkRouting",
+    "most_told",
+    "trunk_routing",
+]
 
 _RETRY_AFTER_S = 1.0
 # What an answer tells of a token, at most: of each of its experts an id and a weight, in each layer
@@ -92,7 +100,7 @@ class _Reading:
     """One text being read, seen by the thread and by whoever waits for it."""
 
     loop: asyncio.AbstractEventLoop
-    field: str
+    blamed: str  # the field of the request
     deadline_s: float
     layers: dict[int, list[Routed]] = field(default_factory=dict)
     failure: OrreryError | None = None
@@ -217,8 +225,8 @@ class TrunkRouting:
         assert reading is not None
         if not all_finite(hidden):  # it would share a batch with tokens of others
             reading.failure = InvalidRequest(
-                f"{reading.field}: the numbers that enter layer {layer} overflow",
-                field=reading.field,
+                f"{reading.blamed}: the numbers that enter layer {layer} overflow",
+                field=reading.blamed,
             )
             raise ExpertsUnavailableError(reading.failure.message)
         work = _awaited(self._dispatch, layer, hidden, reading.deadline_s)
@@ -250,11 +258,15 @@ def trunk_routing(
         max_num_seqs=1,
     )
     decoder = read_model_config(model.folder)
-    of_layer = model.gating.num_experts_per_token * _BYTES_PER_EXPERT + _BYTES_PER_LAYER
-    told = MAX_CONTENT_BYTES // (len(model.layers) * of_layer + _BYTES_PER_TOKEN)
-    longest = min(engine.context_length(decoder) - 1, told)
+    longest = min(engine.context_length(decoder) - 1, most_told(model))
     limits = TextLimits(longest, decoder.vocab_size, text.max_waiting)
     return TrunkRouting(str(model.folder), engine, limits, dispatch)
+
+
+def most_told(model: ModelFacts) -> int:
+    """Tokens of a text whose routing one answer can tell."""
+    of_layer = model.gating.num_experts_per_token * _BYTES_PER_EXPERT + _BYTES_PER_LAYER
+    return MAX_CONTENT_BYTES // (len(model.layers) * of_layer + _BYTES_PER_TOKEN)
 
 
 async def _awaited(dispatch: Dispatch, layer: int, hidden: Tensor, deadline_s: float) -> Dispatched:
