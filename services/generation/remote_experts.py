@@ -70,6 +70,7 @@ class RemoteExperts:
         self._timeout_s = config.timeout_s
         self._start_timeout_s = config.start_timeout_s
         self._model: moe_pb2.GetMoeModelResponse | None = None
+        self._checked: moe_pb2.GetMoeModelResponse | None = None
         self._stream: _Stream | None = None
         self._sequence = count()
         self._lost_s: float | None = None
@@ -125,6 +126,7 @@ class RemoteExperts:
             raise ConfigError(
                 "engine.dtype", f"expected {name}, in which {self._application!r} computes"
             )
+        self._checked = model
 
     def close(self) -> None:
         """Ends the stream. May be called twice."""
@@ -135,8 +137,8 @@ class RemoteExperts:
         memory = hidden.detach().cpu().contiguous()
         # Also where all patience is spent, there is time for an answer: it may be back.
         give_up_s = max(give_up_s, time.monotonic() + _ATTEMPT_S)
-        parts = torch.split(memory, self._served().max_tokens)
         stream = self._open_stream()
+        parts = torch.split(memory, self._served().max_tokens)
         timeout_ms = max(1, int((give_up_s - time.monotonic()) * 1000))
         sequences = [next(self._sequence) for _ in parts]
         for sequence, part in zip(sequences, parts, strict=True):
@@ -151,7 +153,7 @@ class RemoteExperts:
         return _joined([_rows(answer.hidden, memory) for answer in answers]).to(hidden.device)
 
     def _served(self) -> moe_pb2.GetMoeModelResponse:
-        """What the service tells of its model; asked once."""
+        """What the service tells of its model; asked once for each stream."""
         if self._model is None:
             context = CallContext(
                 request_id=uuid.uuid4().hex,
@@ -165,8 +167,21 @@ class RemoteExperts:
                 moe_pb2.GetMoeModelRequest(),
                 application=self._application,
             )
-            self._model = self._connection.run(steps)
+            model = self._connection.run(steps)
+            self._check_unchanged(model)
+            self._model = model
         return self._model
+
+    def _check_unchanged(self, model: moe_pb2.GetMoeModelResponse) -> None:
+        """The service may have been replaced by one of another model."""
+        checked = self._checked
+        if checked is not None and (model.weight_hash, model.dtype) != (
+            checked.weight_hash,
+            checked.dtype,
+        ):
+            raise ExpertsUnavailableError(
+                f"{self._application!r} serves other weights, or in another type, than at the start"
+            )
 
     def _open_stream(self) -> _Stream:
         if self._stream is not None and self._stream.ended:  # cut while the decoder was idle
@@ -192,6 +207,7 @@ class RemoteExperts:
         if self._stream is not None:
             self._stream.close()
             self._stream = None
+            self._model = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +244,8 @@ class _Stream:
             raise DeadlineExceededError("no answer in time", request_id=self._request_id) from None
         if isinstance(answer, _Ended):
             raise answer.error
-        assert answer.sequence == sequence
+        if answer.sequence != sequence:
+            raise UnavailableError("the service answered out of order", request_id=self._request_id)
         return answer
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Hidden states on the wire: `orrery.v1.Tensor` to and from torch, as the bytes that memory holds.
 
-A message that is read becomes a tensor over its own bytes, which nobody may write to; one that is
-made copies its tensor once, as protobuf must. What is wrong with a message is refused by the name
+Reading a message and making one copy the numbers once each, as protobuf must; nobody may write to
+what was read. What is wrong with a message is refused by the name
 of its field before anything is computed.
 """
 
@@ -45,10 +45,11 @@ def dtype_number(dtype: torch.dtype) -> pb.TensorDtype:
 
 
 def read_rows(message: pb.Tensor, expected: RowsFormat, field: str) -> Tensor:
-    """[num_rows, hidden_size], over the message's own bytes. Raises `InvalidRequest` by field."""
-    _check_layout(message, expected, field)
+    """[num_rows, hidden_size]. Raises `InvalidRequest` by field."""
+    data = message.data  # each look at it is a copy
+    _check_layout(message, len(data), expected, field)
     _accept_read_only_buffers()
-    return torch.frombuffer(message.data, dtype=expected.dtype).view(-1, expected.hidden_size)
+    return torch.frombuffer(data, dtype=expected.dtype).view(-1, expected.hidden_size)
 
 
 def check_finite(rows: Tensor, field: str) -> None:
@@ -70,7 +71,7 @@ def to_message(rows: Tensor) -> pb.Tensor:
     return pb.Tensor(dtype=_NUMBERS[rows.dtype], shape=rows.shape, data=data)
 
 
-def _check_layout(message: pb.Tensor, expected: RowsFormat, field: str) -> None:
+def _check_layout(message: pb.Tensor, num_bytes: int, expected: RowsFormat, field: str) -> None:
     wanted = _NUMBERS[expected.dtype]
     if message.dtype != wanted:
         name = pb.TensorDtype.Name(wanted)
@@ -85,11 +86,10 @@ def _check_layout(message: pb.Tensor, expected: RowsFormat, field: str) -> None:
         raise _invalid(
             f"{field}.shape", f"expected 1 to {expected.max_rows} tokens, got {shape[0]}"
         )
-    num_bytes = shape[0] * shape[1] * expected.dtype.itemsize
-    if len(message.data) != num_bytes:
+    wanted_bytes = shape[0] * shape[1] * expected.dtype.itemsize
+    if num_bytes != wanted_bytes:
         raise _invalid(
-            f"{field}.data",
-            f"expected {num_bytes} bytes, as the shape says, got {len(message.data)}",
+            f"{field}.data", f"expected {wanted_bytes} bytes, as the shape says, got {num_bytes}"
         )
 
 

@@ -334,6 +334,21 @@ def test_a_router_that_is_replaced_is_waited_for(folder: Path, local: Tokens) ->
         assert generate(list(local), replace) == local
 
 
+def test_a_router_that_is_replaced_by_another_models_is_not_believed(
+    folder: Path, tmp_path: Path
+) -> None:
+    other = moe_folder(tmp_path / "other", seed=1)
+    with ExitStack() as stack:
+        with moe_cluster_in_thread(folder) as cluster:
+            experts = stack.enter_context(remote_experts(cluster.target))
+            decoder = Decoder(folder, experts)
+            experts.check(decoder.engine.model.weight_hash, decoder.engine.model.dtype)
+            assert decoder.generate([[5, 6, 7]]) != [None]
+        port = int(cluster.target.rpartition(":")[2])
+        with moe_cluster_in_thread(other, port=port):
+            assert decoder.generate([[5, 6, 7]]) == [None]
+
+
 def test_a_router_that_is_not_there_ends_requests_as_unavailable(folder: Path) -> None:
     with ExitStack() as stack:
         with moe_cluster_in_thread(folder) as cluster:

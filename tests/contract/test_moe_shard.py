@@ -23,7 +23,8 @@ from tests.contract.served import refusal
 from tests.fakes.moe_cluster import OPTIONS, RunningShard, shard_server
 from tests.fakes.moe_model import moe_folder
 
-MAX_EXPERTS, MAX_WAITING = 6, 4
+MAX_EXPERTS = 6
+MAX_WAITING_BYTES = 16 << 20
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ async def shard(folder: Path, model: ModelFacts) -> AsyncIterator[Shard]:
         model_path=str(folder),
         num_threads=1,
         max_expert_bytes=MAX_EXPERTS * model.bytes_per_expert,
-        max_waiting=MAX_WAITING,
+        max_waiting_bytes=MAX_WAITING_BYTES,
     )
     async with (
         shard_server(config) as running,
@@ -170,6 +171,7 @@ BAD_WORK: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({"expert_ids": [], "num_rows": []}, "work.num_rows"),
     "no_tensor": ({"rows": None}, "work.rows.dtype"),
     "nan": ({"rows": to_message(torch.full((3, 64), float("nan")))}, "work.rows.data"),
+    "no_time": ({"timeout_ms": 0}, "work.timeout_ms"),
     "width": ({"rows": to_message(torch.zeros(3, 65))}, "work.rows.shape"),
 }
 
@@ -229,18 +231,22 @@ async def test_work_whose_time_is_up_is_told_and_not_computed(shard: Shard) -> N
 
 async def test_too_much_in_line_is_refused(shard: Shard) -> None:
     await shard.load((1, 0), (1, 3))
-    answers = await shard.compute(shard.huge_work(0), *(shard.large_work(n) for n in range(1, 9)))
+    large = [shard.large_work(n, num_rows=4000) for n in range(1, 9)]
+    answers = await shard.compute(shard.huge_work(0), *large)
     reasons = {answer.sequence: answer.error.reason for answer in answers}
-    assert reasons == {n: "" if n <= MAX_WAITING else "OVERLOADED" for n in range(9)}
+    row_bytes = shard.model.hidden_size * 4
+    fit = (MAX_WAITING_BYTES - 50_000 * row_bytes) // (4000 * row_bytes)
+    assert 1 <= fit < 8
+    assert reasons == {n: "" if n <= fit else "OVERLOADED" for n in range(9)}
 
 
 async def test_what_is_cancelled_is_not_computed_and_frees_its_place(shard: Shard) -> None:
     await shard.load((1, 0), (1, 3))
     call = shard.stub.Compute(timeout=30)
     await call.write(shard.huge_work(0))
-    for n in range(1, 1 + MAX_WAITING):
+    for n in range(1, 5):
         await call.write(shard.large_work(n))
-    for n in range(1, 1 + MAX_WAITING):
+    for n in range(1, 5):
         await call.write(pb.ComputeRequest(sequence=n, cancel=pb.CancelWork()))
     await call.write(pb.ComputeRequest(sequence=99, cancel=pb.CancelWork()))  # never heard of
     await call.write(shard.large_work(50))

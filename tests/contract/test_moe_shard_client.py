@@ -13,8 +13,8 @@ import torch
 from services.moe.expert_key import ExpertKey
 from services.moe.model_facts import ModelFacts, read_model_facts
 from services.moe.router.peers import PeerShard
-from services.moe.router.shards import ShardWork
 from services.moe.shard.config import ShardConfig
+from services.moe.shard_work import ShardWork
 from services.runtime.errors import (
     DeadlineExceeded,
     DependencyDown,
@@ -79,7 +79,7 @@ async def test_what_a_message_fails_with_is_raised_and_disturbs_no_other(
 ) -> None:
     async with client(running.target, model) as shard:
         await shard.load(HELD, 10)
-        good = [asyncio.create_task(shard.compute(work(model), 10)) for _ in range(3)]
+        good = [asyncio.ensure_future(shard.compute(work(model), 10)) for _ in range(3)]
         with pytest.raises(ResourceNotFound, match="expert 5 of layer 1 is not held"):
             await shard.compute(work(model, expert=5), 10)
         with pytest.raises(InvalidRequest) as caught:
@@ -94,7 +94,7 @@ async def test_cancelled_work_leaves_nothing_held(running: RunningShard, model: 
         await shard.load(HELD, 10)
         await shard.compute(work(model), 10)
         huge = work(model, 50_000)
-        tasks = [asyncio.create_task(shard.compute(huge, 10)) for _ in range(6)]
+        tasks = [asyncio.ensure_future(shard.compute(huge, 10)) for _ in range(6)]
         await until(lambda: running.service.num_calls > 0)
         for task in tasks:
             task.cancel()
@@ -124,7 +124,7 @@ async def test_a_shard_that_dies_fails_what_is_under_way_and_is_found_again(
             await load_when_there(shard)
             before = await shard.compute(work(model), 10)
             process.stop()
-            under_way = [asyncio.create_task(shard.compute(work(model), 20)) for _ in range(3)]
+            under_way = [asyncio.ensure_future(shard.compute(work(model), 20)) for _ in range(3)]
             await asyncio.sleep(0.1)
             process.kill()
             failures = await asyncio.gather(*under_way, return_exceptions=True)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from services.moe.expert_key import ExpertKey
-from services.moe.router.shards import ShardReport, ShardWork
-from services.moe.shard.expert_store import ExpertLoader, ExpertRows, ExpertStore
+from services.moe.router.shards import ShardReport
+from services.moe.shard.expert_store import ExpertLoader, ExpertStore
+from services.moe.shard_work import ShardWork
 from services.runtime.errors import DependencyDown, OrreryError
 
 __all__ = ["FakeShard"]
@@ -21,6 +22,7 @@ class FakeShard:
     """A `services.moe.router.shards.ShardClient` over a real `ExpertStore`.
 
     `gone`: nobody answers. `hangs`: calls to compute never end. `fails_with`: they end with that.
+    `refuses_reports`: so many more probes fail.
     """
 
     def __init__(self, name: str, load: ExpertLoader, max_experts: int = 100) -> None:
@@ -32,6 +34,8 @@ class FakeShard:
         self.num_calls = 0
         self.num_rows = 0
         self.num_hanging = 0
+        self.num_reports = 0
+        self.refuses_reports = 0
         self.calls: list[ShardWork] = []
         self._load = load
         self._max_experts = max_experts
@@ -56,8 +60,7 @@ class FakeShard:
                 self.num_hanging -= 1
         await asyncio.sleep(self.delay_s)
         await self._answering()
-        rows = ExpertRows(work.layer, work.expert_ids, work.counts, work.rows)
-        out = self.store.compute(rows)
+        out = self.store.compute(work)
         self.num_rows += len(work.rows)
         return out
 
@@ -70,7 +73,11 @@ class FakeShard:
         self.store.drop(keys)
 
     async def report(self, timeout_s: float) -> ShardReport:
+        self.num_reports += 1
         await self._answering()
+        if self.refuses_reports:
+            self.refuses_reports -= 1
+            raise DependencyDown(f"the service {self.name!r} does not answer")
         held = frozenset(self.store.keys)
         return ShardReport(WEIGHT_HASH, held, len(held), self._max_experts, self.num_rows)
 

@@ -96,7 +96,7 @@ class GetShardRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetShardResponse(_message.Message):
-    __slots__ = ("request_id", "weight_hash", "experts", "expert_bytes", "max_expert_bytes", "num_rows_done", "num_running", "resident_bytes")
+    __slots__ = ("request_id", "weight_hash", "experts", "expert_bytes", "max_expert_bytes", "num_rows_done", "num_running", "resident_bytes", "dtype")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_HASH_FIELD_NUMBER: _ClassVar[int]
     EXPERTS_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +105,7 @@ class GetShardResponse(_message.Message):
     NUM_ROWS_DONE_FIELD_NUMBER: _ClassVar[int]
     NUM_RUNNING_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     weight_hash: str
     experts: _containers.RepeatedCompositeFieldContainer[ExpertId]
@@ -113,4 +114,5 @@ class GetShardResponse(_message.Message):
     num_rows_done: int
     num_running: int
     resident_bytes: int
-    def __init__(self, request_id: _Optional[str] = ..., weight_hash: _Optional[str] = ..., experts: _Optional[_Iterable[_Union[ExpertId, _Mapping]]] = ..., expert_bytes: _Optional[int] = ..., max_expert_bytes: _Optional[int] = ..., num_rows_done: _Optional[int] = ..., num_running: _Optional[int] = ..., resident_bytes: _Optional[int] = ...) -> None: ...
+    dtype: _tensor_pb2.TensorDtype
+    def __init__(self, request_id: _Optional[str] = ..., weight_hash: _Optional[str] = ..., experts: _Optional[_Iterable[_Union[ExpertId, _Mapping]]] = ..., expert_bytes: _Optional[int] = ..., max_expert_bytes: _Optional[int] = ..., num_rows_done: _Optional[int] = ..., num_running: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., dtype: _Optional[_Union[_tensor_pb2.TensorDtype, str]] = ...) -> None: ...

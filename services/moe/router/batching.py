@@ -4,16 +4,17 @@
     decoder b ── layer 3 ──┴─> one gate, one call to each shard ──> each its own rows
     decoder c ── layer 1 ────> another batch
 
-A layer's tokens wait for those of other decoders until all decoders that talk are there, the batch
-is full, or the window is over; where only one talks, not at all. A caller that leaves takes its
-tokens out of a batch that has not begun; a batch that nobody waits for any more is cancelled. Knows
-nothing of gates, shards or gRPC.
+A layer's tokens wait for those of other decoders until each that talks is there or waits for an
+answer, the batch is full, or the window is over; where only one talks, not at all. A caller that
+leaves takes its tokens out of a batch that has not begun; a batch that nobody waits for any more is
+cancelled. Knows nothing of gates, shards or gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,7 @@ class LayerBatcher(Generic[ResultT]):
         self._gathering: dict[int, Batch[ResultT]] = {}  # by layer; not begun
         self._begun: set[asyncio.Task[None]] = set()
         self._last_s: dict[Hashable, float] = {}  # when each source sent its last tokens
+        self._asking: Counter[Hashable] = Counter()  # by source: what waits for its output
         self.num_waiting_tokens = 0  # of batches that have not begun
 
     @contextmanager
@@ -85,6 +87,7 @@ class LayerBatcher(Generic[ResultT]):
             yield
         finally:
             self._last_s.pop(name, None)
+            self._asking.pop(name, None)
 
     async def submit(self, layer: int, hidden: Tensor, source: Hashable) -> ResultT:
         """The caller's part of a batch. Cancelling it takes its tokens back.
@@ -104,11 +107,16 @@ class LayerBatcher(Generic[ResultT]):
         batch.entries.append(entry)
         batch.num_tokens += len(hidden)
         self.num_waiting_tokens += len(hidden)
-        if batch.num_tokens >= self._config.max_tokens or self._all_are_there(batch):
+        self._asking[source] += 1
+        if batch.num_tokens >= self._config.max_tokens:
             self._begin(batch)
+        if self._all_are_there():
+            for waiting in list(self._gathering.values()):
+                self._begin(waiting)
         try:
             return await done
         finally:
+            self._asking[source] -= 1
             self._leave(batch, entry)
 
     async def close(self) -> None:
@@ -119,10 +127,11 @@ class LayerBatcher(Generic[ResultT]):
             work.cancel()
         await asyncio.gather(*self._begun, return_exceptions=True)
 
-    def _all_are_there(self, batch: Batch[ResultT]) -> bool:
+    def _all_are_there(self) -> bool:
+        """Whether nobody else is likely to send tokens now."""
         since_s = time.monotonic() - self._config.talking_s
-        talking = {source for source, last_s in self._last_s.items() if last_s >= since_s}
-        return talking <= {entry.source for entry in batch.entries}
+        talking = (source for source, last_s in self._last_s.items() if last_s >= since_s)
+        return all(self._asking[source] for source in talking)
 
     def _wait_for_others(self, batch: Batch[ResultT]) -> None:
         """Has the batch begin when its window is over, unless it has begun by then."""

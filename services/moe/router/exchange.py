@@ -7,18 +7,20 @@
 A piece is a run of rows of one expert; an attempt is one call to one shard. A piece is done when
 the first attempt with it is answered. Where an attempt fails its pieces go to another replica, or
 wait for the shard that is to replace the lost one; where it takes far longer than is usual, those
-of its pieces that have another replica are asked for there, too. Knows nothing of gates or gRPC.
+of its pieces that have another replica are asked for there, too: hedged, as long as few are. Knows
+nothing of gates or gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,10 +31,11 @@ from services.moe.router.fleet import Fleet, Shard
 from services.moe.router.load import LoadWindow
 from services.moe.router.metrics import RouterMetrics
 from services.moe.router.placement import Follower
-from services.moe.router.shards import ShardWork
+from services.moe.shard_work import ShardWork
 from services.runtime.errors import (
     DeadlineExceeded,
     DependencyDown,
+    Internal,
     NotReady,
     OrreryError,
     Overloaded,
@@ -42,7 +45,12 @@ from services.runtime.errors import (
 
 __all__ = ["Exchange", "ExpertRows", "Progress"]
 
+_LOG = logging.getLogger("orrery.moe.exchange")
 _RETRY_AFTER_S = 1.0
+# Where everything is slow at once, asking twice makes it slower: so many of all attempts under way
+# may be hedges, or one.
+_HEDGED_SHARE = 0.1
+_LOOK_AGAIN_S = 0.005  # whether another hedge may be made
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,6 +99,7 @@ class _Attempt:
     num_rows: int
     started_s: float
     hedge_s: float  # when to ask others, too
+    is_hedge: bool
 
 
 class Exchange:
@@ -110,6 +119,7 @@ class Exchange:
         self.metrics = metrics
         self.max_rows = max_rows  # of one call
         self.num_attempts = 0  # under way
+        self.num_hedges = 0  # of these
         self._turn = 0
 
     async def compute(self, work: ExpertRows, progress: Progress) -> Tensor:
@@ -124,6 +134,10 @@ class Exchange:
                 return await batch.run()
             finally:
                 batch.close()
+
+    def may_hedge(self) -> bool:
+        """Whether one more attempt may be made for what is under way already."""
+        return self.num_hedges < max(1.0, _HEDGED_SHARE * self.num_attempts)
 
     def next_turn(self) -> int:
         """Where an expert's replicas begin to be dealt rows: with another one each time."""
@@ -144,7 +158,9 @@ class _Batch:
         self._follower = follower
         self._max_rows = exchange.max_rows
         self._turn = exchange.next_turn()
-        self._attempts: dict[asyncio.Task[Tensor], _Attempt] = {}
+        self._attempts: dict[asyncio.Future[Tensor], _Attempt] = {}
+        self._ended: list[asyncio.Future[Tensor]] = []
+        self._news = asyncio.Event()  # an attempt has ended, or whatever else is waited for
         self._waiting: list[_Piece] = []  # for a shard that can be asked
         self._num_left = 0  # pieces that are not done
         self._out = work.hidden.new_zeros(work.num_rows, work.hidden.shape[1])
@@ -155,14 +171,10 @@ class _Batch:
             change = self._fleet.change
             self._assign_waiting()
             self._progress.waits_for = self._waiting[0].key if self._waiting else None
-            events: set[asyncio.Future[Any]] = {*self._attempts, change}
-            done, _ = await asyncio.wait(
-                events,
-                timeout=self._patience_s(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            for task in self._attempts.keys() & done:
-                self._finish(task)
+            await self._wait(change)
+            ended, self._ended = self._ended, []
+            for call in ended:
+                self._finish(call)
             if change.done():  # also where what just failed has changed it
                 self._leave_lost()
             self._hedge()
@@ -170,8 +182,26 @@ class _Batch:
 
     def close(self) -> None:
         """Gives up what is under way."""
-        for task in self._attempts:
-            task.cancel()
+        for call in self._attempts:
+            call.cancel()
+
+    async def _wait(self, change: asyncio.Future[None]) -> None:
+        """Until an attempt has ended, who can be asked has changed, or patience is over."""
+        patience_s = self._patience_s()
+        timer = None
+        if patience_s is not None:
+            timer = asyncio.get_running_loop().call_later(patience_s, self._news.set)
+        change.add_done_callback(self._wake)
+        try:
+            await self._news.wait()
+        finally:
+            change.remove_done_callback(self._wake)
+            if timer is not None:
+                timer.cancel()
+        self._news.clear()
+
+    def _wake(self, _: asyncio.Future[None]) -> None:
+        self._news.set()
 
     # --- pieces to shards --------------------------------------------------------------------
 
@@ -246,59 +276,70 @@ class _Batch:
 
     # --- calls -------------------------------------------------------------------------------
 
-    def _ask_all(self, chosen: Mapping[Shard, list[_Piece]]) -> None:
+    def _ask_all(self, chosen: Mapping[Shard, list[_Piece]], *, is_hedge: bool = False) -> None:
         for shard, pieces in chosen.items():
             call: list[_Piece] = []
             num_rows = 0
             for piece in sorted(pieces, key=lambda piece: piece.start):
                 size = piece.stop - piece.start
                 if call and num_rows + size > self._max_rows:
-                    self._ask(shard, call, num_rows)
+                    self._ask(shard, call, num_rows, is_hedge)
                     call, num_rows = [], 0
                 call.append(piece)
                 num_rows += size
-            self._ask(shard, call, num_rows)
+            self._ask(shard, call, num_rows, is_hedge)
 
-    def _ask(self, shard: Shard, pieces: list[_Piece], num_rows: int) -> None:
-        work, config = self._work, self._exchange.config
-        counts: dict[int, int] = {}
-        for piece in pieces:
-            piece.asked.add(shard.name)
-            expert = piece.key.expert
-            counts[expert] = counts.get(expert, 0) + piece.stop - piece.start
-        index = torch.cat([work.token_ids[piece.start : piece.stop] for piece in pieces])
-        rows = work.hidden.index_select(0, index)
-        asked = ShardWork(work.layer, list(counts), list(counts.values()), rows)
+    def _ask(self, shard: Shard, pieces: list[_Piece], num_rows: int, is_hedge: bool) -> None:
+        exchange, config = self._exchange, self._exchange.config
         now_s = time.monotonic()
         usual_s = shard.usual_s(num_rows)
         hedge_s = math.inf
         if usual_s is not None:
             hedge_s = now_s + max(config.hedge_floor_s, config.hedge_factor * usual_s)
-        call = shard.client.compute(asked, config.attempt_timeout_s)
-        task = asyncio.ensure_future(call)
-        self._exchange.num_attempts += 1
-        task.add_done_callback(self._ended)
-        self._attempts[task] = _Attempt(shard, pieces, num_rows, now_s, hedge_s)
+        work = self._work_of(pieces)
+        for piece in pieces:
+            piece.asked.add(shard.name)
+        call = asyncio.ensure_future(shard.client.compute(work, config.attempt_timeout_s))
+        exchange.num_attempts += 1
+        exchange.num_hedges += is_hedge
+        self._attempts[call] = _Attempt(shard, pieces, num_rows, now_s, hedge_s, is_hedge)
+        call.add_done_callback(partial(self._end, is_hedge))
 
-    def _ended(self, task: asyncio.Task[Tensor]) -> None:
+    def _work_of(self, pieces: list[_Piece]) -> ShardWork:
+        counts: dict[int, int] = {}
+        for piece in pieces:
+            expert = piece.key.expert
+            counts[expert] = counts.get(expert, 0) + piece.stop - piece.start
+        work = self._work
+        parts = [work.token_ids[piece.start : piece.stop] for piece in pieces]
+        index = parts[0] if len(parts) == 1 else torch.cat(parts)
+        rows = work.hidden.index_select(0, index)
+        return ShardWork(work.layer, list(counts), list(counts.values()), rows)
+
+    def _end(self, is_hedge: bool, call: asyncio.Future[Tensor]) -> None:
         self._exchange.num_attempts -= 1
-        if not task.cancelled():
-            task.exception()  # seen, also where nobody waits any more
+        self._exchange.num_hedges -= is_hedge
+        if not call.cancelled():
+            call.exception()  # seen, also where nobody waits any more
+        self._ended.append(call)
+        self._news.set()
 
-    def _finish(self, task: asyncio.Task[Tensor]) -> None:
-        attempt = self._attempts[task]
-        error = None if task.cancelled() else task.exception()
+    def _finish(self, call: asyncio.Future[Tensor]) -> None:
+        attempt = self._attempts.get(call)
+        if attempt is None:  # it has been left
+            return
+        error = None if call.cancelled() else call.exception()
         if error is not None:
             if not isinstance(error, OrreryError):
                 raise error
             self._blame(attempt, error)
-        elif not task.cancelled():
-            self._take(attempt, task.result())
-        self._finish_without(task)
+        elif not call.cancelled():
+            self._take(attempt, call.result())
+        self._finish_without(call)
 
-    def _finish_without(self, task: asyncio.Task[Tensor]) -> None:
+    def _finish_without(self, call: asyncio.Future[Tensor]) -> None:
         """Takes an attempt out; what is neither done nor asked for elsewhere waits again."""
-        attempt = self._attempts.pop(task)
+        attempt = self._attempts.pop(call)
         for piece in attempt.pieces:
             piece.asked.discard(attempt.shard.name)
         self._waiting += [p for p in attempt.pieces if not p.done and not p.asked]
@@ -308,49 +349,66 @@ class _Batch:
         attempt.shard.took(attempt.num_rows, seconds)
         self._exchange.load.computed(attempt.shard.name, attempt.num_rows)
         self._exchange.metrics.computed(attempt.shard.name, attempt.num_rows)
-        sizes = [piece.stop - piece.start for piece in attempt.pieces]
-        for piece, part in zip(attempt.pieces, torch.split(rows, sizes), strict=True):
+        start = 0
+        for piece in attempt.pieces:
+            stop = start + piece.stop - piece.start
             if not piece.done:
-                self._out[piece.start : piece.stop] = part
+                self._out[piece.start : piece.stop] = rows[start:stop]
                 piece.done = True
                 self._num_left -= 1
-        for task, other in self._attempts.items():
+            start = stop
+        for call, other in self._attempts.items():
             if other is not attempt and all(piece.done for piece in other.pieces):
-                task.cancel()
+                call.cancel()
 
     def _blame(self, attempt: _Attempt, error: OrreryError) -> None:
         shard = attempt.shard
         self._exchange.metrics.failed(shard.name, kind_of(error).reason)
         match error:
             case DependencyDown() | NotReady() | DeadlineExceeded():  # as `fleet.GONE`
-                self._fleet.lost(shard, error)
+                self._fleet.doubt(shard, error)
             case ResourceNotFound():
                 self._fleet.incomplete(shard, frozenset(piece.key for piece in attempt.pieces))
             case Overloaded():
                 self._fleet.rest(shard)
             case _:
+                failed = _not_the_callers(shard, error)
                 for piece in attempt.pieces:
-                    piece.failed[shard.name] = error
+                    piece.failed[shard.name] = failed
 
     def _leave_lost(self) -> None:
-        """Does not wait for shards that others have found lost."""
-        for task, attempt in list(self._attempts.items()):
+        """Does not wait for shards that are found lost."""
+        for call, attempt in list(self._attempts.items()):
             if attempt.shard.lost_s is not None:
-                task.cancel()
-                self._finish_without(task)
+                call.cancel()
+                self._finish_without(call)
 
     def _hedge(self) -> None:
         """Asks others, too, for what takes far longer than is usual."""
         now_s = time.monotonic()
-        chosen: defaultdict[Shard, list[_Piece]] = defaultdict(list)
-        for attempt in self._attempts.values():
+        for attempt in list(self._attempts.values()):
             if attempt.hedge_s > now_s:
                 continue
-            attempt.hedge_s = math.inf
-            for piece in attempt.pieces:
-                others = [] if piece.done else self._others(piece)
-                if others:
-                    chosen[others[self._turn % len(others)]].append(piece)
-        if chosen:
+            if self._exchange.may_hedge():
+                attempt.hedge_s = math.inf
+                self._repeat(attempt)
+            else:
+                attempt.hedge_s = now_s + max(_LOOK_AGAIN_S, self._exchange.config.hedge_floor_s)
+
+    def _repeat(self, attempt: _Attempt) -> None:
+        chosen: defaultdict[Shard, list[_Piece]] = defaultdict(list)
+        for piece in attempt.pieces:
+            others = [] if piece.done else self._others(piece)
+            if others:
+                chosen[others[self._turn % len(others)]].append(piece)
+        for _ in chosen:
             self._exchange.metrics.hedged()
-            self._ask_all(chosen)
+        self._ask_all(chosen, is_hedge=True)
+
+
+def _not_the_callers(shard: Shard, error: OrreryError) -> Internal:
+    """What a shard refuses is the router's mistake, or its own: whoever called sent neither."""
+    if isinstance(error, Internal):
+        return error
+    _LOG.error("shard_refused", extra={"shard": shard.name, "detail": error.message})
+    return Internal(f"the shard {shard.name!r} refused the router's work")

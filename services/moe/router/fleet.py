@@ -184,7 +184,7 @@ class Fleet:
         cut leaves it. Raises `OrreryError`.
         """
         async with shard.asking:
-            self._found(shard, await shard.client.report(_PROBE_TIMEOUT_S))
+            self._found(shard, await shard.client.report(self._config.load_timeout_s))
             await self._drop_extra(shard, but=keys)
             await self._load(shard, keys)
 
@@ -273,9 +273,7 @@ class Fleet:
     def _lose(self, shard: Shard, error: OrreryError) -> None:
         if shard.lost_s is None:
             _LOG.warning("shard_lost", extra={"shard": shard.name, "detail": error.message})
-            shard.lost_s = time.monotonic()
-        if shard.ready:
-            shard.ready = frozenset()
+            shard.lost_s, shard.ready = time.monotonic(), frozenset()
             self._announce()
 
     def _announce(self) -> None:

@@ -10,17 +10,26 @@ import math
 import time
 import uuid
 from collections.abc import Iterable
+from functools import partial
 
 from torch import Tensor
 
 from orrery import methods
 from orrery.v1 import expert_shard_pb2 as pb
+from orrery.v1.tensor_pb2 import TensorDtype
 from services.moe.expert_key import ExpertKey
 from services.moe.model_facts import ModelFacts
 from services.moe.router.shard_stream import ShardStream
-from services.moe.router.shards import ShardReport, ShardWork
-from services.moe.tensors import RowsFormat, read_rows, to_message
-from services.runtime.errors import DeadlineExceeded, Internal, InvalidRequest
+from services.moe.router.shards import ShardReport
+from services.moe.shard_work import ShardWork
+from services.moe.tensors import RowsFormat, dtype_number, read_rows, to_message
+from services.runtime.errors import (
+    DeadlineExceeded,
+    Internal,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+)
 from services.runtime.peer import Caller, Peer, error_of_item
 
 __all__ = ["PeerShard"]
@@ -41,8 +50,7 @@ class PeerShard:
         self._api_key = api_key
         self._stream: ShardStream | None = None
 
-    async def compute(self, work: ShardWork, timeout_s: float) -> Tensor:
-        stream = self._open_stream()
+    def compute(self, work: ShardWork, timeout_s: float) -> asyncio.Future[Tensor]:
         request = pb.ExpertWork(
             weight_hash=self._model.weight_hash,
             layer=work.layer,
@@ -51,18 +59,7 @@ class PeerShard:
             rows=to_message(work.rows),
             timeout_ms=max(1, int(timeout_s * 1000)),
         )
-        try:
-            async with asyncio.timeout(timeout_s):
-                response = await stream.ask(request)
-        except TimeoutError:
-            # It may be the connection that is silent: the next work goes over another stream.
-            await stream.close()
-            raise DeadlineExceeded(
-                f"the shard {self._application!r} has not answered in time"
-            ) from None
-        if response.HasField("error"):
-            raise error_of_item(response.error)
-        return self._rows(response, work.rows)
+        return self._open_stream().ask(request, timeout_s, partial(self._rows, len(work.rows)))
 
     async def load(self, keys: Iterable[ExpertKey], timeout_s: float) -> None:
         request = pb.LoadExpertsRequest(
@@ -84,6 +81,9 @@ class PeerShard:
         response = await self._peer.unary(
             self._application, methods.GET_SHARD, pb.GetShardRequest(), self._caller(timeout_s)
         )
+        if response.dtype != dtype_number(self._model.dtype):
+            name = TensorDtype.Name(response.dtype)
+            raise NotReady(f"the shard {self._application!r} computes in another type: {name}")
         return ShardReport(
             weight_hash=response.weight_hash,
             keys=frozenset(ExpertKey(key.layer, key.expert) for key in response.experts),
@@ -98,7 +98,7 @@ class PeerShard:
             await self._stream.close()
 
     def _open_stream(self) -> ShardStream:
-        if self._stream is None or self._stream.ended:
+        if self._stream is None or not self._stream.usable:
             peer, caller = self._peer, self._caller(math.inf)
             self._stream = ShardStream(
                 lambda requests: peer.bidi_stream(
@@ -107,15 +107,21 @@ class PeerShard:
             )
         return self._stream
 
-    def _rows(self, response: pb.ComputeResponse, like: Tensor) -> Tensor:
-        expected = RowsFormat(self._model.hidden_size, self._model.dtype, len(like))
+    def _rows(self, num_rows: int, response: pb.ComputeResponse) -> Tensor:
+        if response.HasField("error"):
+            error = error_of_item(response.error)
+            if isinstance(error, DeadlineExceeded):  # who says so is there, and has too much to do
+                raise Overloaded(error.message)
+            raise error
+        model = self._model
+        expected = RowsFormat(model.hidden_size, model.dtype, num_rows)
         try:
             rows = read_rows(response.rows, expected, "rows")
-        except InvalidRequest as error:  # no client is to blame
-            raise Internal(f"the shard {self._application!r} answered with other rows") from error
-        if len(rows) != len(like):
+        except InvalidRequest as wrong:  # no client is to blame
+            raise Internal(f"the shard {self._application!r} answered with other rows") from wrong
+        if len(rows) != num_rows:
             raise Internal(f"the shard {self._application!r} answered with other rows")
-        return rows.to(like.device)
+        return rows
 
     def _caller(self, timeout_s: float) -> Caller:
         return Caller(uuid.uuid4().hex, self._api_key, time.monotonic() + timeout_s)

@@ -5,25 +5,16 @@ Knows nothing of gRPC or protobuf.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from services.moe.expert_key import ExpertKey
+from services.moe.shard_work import ShardWork
 
-__all__ = ["ShardClient", "ShardReport", "ShardWork"]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ShardWork:
-    """Rows [sum of counts, hidden_size] of one layer, grouped by expert in the order of the ids."""
-
-    layer: int
-    expert_ids: Sequence[int]
-    counts: Sequence[int]
-    rows: Tensor
+__all__ = ["ShardClient", "ShardReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +35,8 @@ class ShardClient(Protocol):
     `ResourceNotFound` where it does not hold an expert, `Overloaded` where it has too much to do.
     """
 
-    async def compute(self, work: ShardWork, timeout_s: float) -> Tensor:
-        """[sum of counts, hidden_size]"""
+    def compute(self, work: ShardWork, timeout_s: float) -> Awaitable[Tensor]:
+        """[sum of counts, hidden_size]. Cancelling it gives the work up."""
         ...
 
     async def load(self, keys: Iterable[ExpertKey], timeout_s: float) -> None: ...

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
 
 from orrery.v1 import expert_shard_pb2 as pb
 from orrery.v1 import retrieval_pb2
@@ -19,24 +20,36 @@ from services.runtime.errors import InvalidRequest
 __all__ = ["ComputeStream"]
 
 
-class ComputeStream:
-    """`compute` answers a message, or raises what `told` makes its error of.
+class _Running(NamedTuple):
+    task: asyncio.Task[None]
+    num_bytes: int  # of its message
 
-    Used from one event loop. While `max_unsent` messages are under way, or their answers unread, no
-    more are read.
+
+class _Ready(NamedTuple):
+    answer: pb.ComputeResponse
+    num_bytes: int  # of the message that it answers
+
+
+class ComputeStream:
+    """`compute` answers a message, at once or in a while, or raises what `told` tells.
+
+    Used from one event loop. While messages of `max_unsent_bytes` are under way, or their answers
+    unread, no more are read.
     """
 
     def __init__(
         self,
-        compute: Callable[[pb.ComputeRequest], Awaitable[pb.ComputeResponse]],
+        compute: Callable[[pb.ComputeRequest], pb.ComputeResponse | Awaitable[pb.ComputeResponse]],
         told: Callable[[Exception], retrieval_pb2.ItemError],
-        max_unsent: int,
+        max_unsent_bytes: int,
     ) -> None:
         self._compute = compute
         self._told = told
-        self._room = asyncio.Semaphore(max_unsent)
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._ready: asyncio.Queue[pb.ComputeResponse | None] = asyncio.Queue()
+        self._max_unsent_bytes = max_unsent_bytes
+        self._unsent_bytes = 0
+        self._has_room = asyncio.Event()
+        self._running: dict[int, _Running] = {}
+        self._ready: asyncio.Queue[_Ready | None] = asyncio.Queue()
 
     async def answers(
         self, requests: AsyncIterator[pb.ComputeRequest]
@@ -47,12 +60,12 @@ class ComputeStream:
         """
         reading = asyncio.create_task(self._read(requests))
         try:
-            while (answer := await self._ready.get()) is not None:
-                yield answer
-                self._room.release()
+            while (ready := await self._ready.get()) is not None:
+                yield ready.answer
+                self._free(ready.num_bytes)
             await reading
         finally:
-            tasks = [reading, *self._running.values()]
+            tasks = [reading, *(running.task for running in self._running.values())]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -63,33 +76,56 @@ class ComputeStream:
                 if request.HasField("cancel"):
                     self._give_up(request.sequence)
                 else:
-                    await self._room.acquire()
                     self._begin(request)
+                    await self._room()
             while self._running:  # no more are asked for; these are answered still
-                await asyncio.wait(self._running.values())
+                await asyncio.wait([running.task for running in self._running.values()])
         finally:
             self._ready.put_nowait(None)
 
     def _begin(self, request: pb.ComputeRequest) -> None:
+        num_bytes = request.ByteSize()
+        self._unsent_bytes += num_bytes
         sequence = request.sequence
-        if sequence in self._running:
-            twice = InvalidRequest(
-                f"sequence: {sequence} is under way in this stream already", field="sequence"
-            )
-            self._ready.put_nowait(pb.ComputeResponse(sequence=sequence, error=self._told(twice)))
-        else:
-            self._running[sequence] = asyncio.create_task(self._do(request))
-
-    def _give_up(self, sequence: int) -> None:
-        work = self._running.pop(sequence, None)
-        if work is not None and work.cancel():
-            self._room.release()
-
-    async def _do(self, request: pb.ComputeRequest) -> None:
         try:
-            answer = await self._compute(request)
+            if sequence in self._running:
+                raise InvalidRequest(
+                    f"sequence: {sequence} is under way in this stream already", field="sequence"
+                )
+            answer = self._compute(request)
         except Exception as error:  # noqa: BLE001 - told to whom it concerns
             answer = pb.ComputeResponse(error=self._told(error))
-        answer.sequence = request.sequence
-        self._running.pop(request.sequence)
-        self._ready.put_nowait(answer)
+        if isinstance(answer, pb.ComputeResponse):
+            self._say(sequence, answer, num_bytes)
+        else:
+            task = asyncio.create_task(self._finish(sequence, answer, num_bytes))
+            self._running[sequence] = _Running(task, num_bytes)
+
+    async def _finish(
+        self, sequence: int, coming: Awaitable[pb.ComputeResponse], num_bytes: int
+    ) -> None:
+        try:
+            answer = await coming
+        except Exception as error:  # noqa: BLE001 - told to whom it concerns
+            answer = pb.ComputeResponse(error=self._told(error))
+        del self._running[sequence]
+        self._say(sequence, answer, num_bytes)
+
+    def _say(self, sequence: int, answer: pb.ComputeResponse, num_bytes: int) -> None:
+        answer.sequence = sequence
+        self._ready.put_nowait(_Ready(answer, num_bytes))
+
+    def _give_up(self, sequence: int) -> None:
+        running = self._running.pop(sequence, None)
+        if running is not None:
+            running.task.cancel()
+            self._free(running.num_bytes)
+
+    def _free(self, num_bytes: int) -> None:
+        self._unsent_bytes -= num_bytes
+        self._has_room.set()
+
+    async def _room(self) -> None:
+        while self._unsent_bytes > self._max_unsent_bytes:
+            self._has_room.clear()
+            await self._has_room.wait()

@@ -20,6 +20,6 @@ class ShardConfig(BaseModel):
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$")
     num_threads: int | None = Field(default=None, ge=1, le=1024)  # None: cores of this process
     max_expert_bytes: int | None = Field(default=None, ge=1)  # None: all experts of the model
-    max_waiting: int = Field(default=256, ge=1)  # calls in line; beyond it: Overloaded
+    max_waiting_bytes: int = Field(default=256 << 20, ge=1)  # of rows in line; beyond: Overloaded
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
     drain_timeout_s: float = Field(default=5.0, ge=0)

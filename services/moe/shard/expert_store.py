@@ -7,8 +7,7 @@ the old one finishes with it. Knows nothing of calls, threads or serving.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,24 +15,15 @@ from torch import Tensor
 from services.engine.layers.mlp import GatedMLP
 from services.engine.layers.moe import expert_ffn
 from services.moe.expert_key import ExpertKey
+from services.moe.shard_work import ShardWork
 from services.runtime.errors import Overloaded, ResourceNotFound
 
-__all__ = ["ExpertLoader", "ExpertRows", "ExpertStore"]
+__all__ = ["ExpertLoader", "ExpertStore"]
 
 _CPU = torch.device("cpu")
 
 Experts = Mapping[int, GatedMLP]  # of one layer, by their number
 ExpertLoader = Callable[[Iterable[ExpertKey]], Mapping[int, Experts]]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ExpertRows:
-    """Rows [sum of counts, hidden_size] of one layer, grouped by expert in the order of the ids."""
-
-    layer: int
-    expert_ids: Sequence[int]
-    counts: Sequence[int]
-    rows: Tensor
 
 
 class ExpertStore:
@@ -98,22 +88,22 @@ class ExpertStore:
             }
             self._layers = {layer: experts for layer, experts in kept.items() if experts}
 
-    def num_multiplications(self, work: ExpertRows) -> int:
+    def num_multiplications(self, work: ShardWork) -> int:
         """What computing it takes: each row meets every weight of its expert once."""
         return len(work.rows) * self._bytes_per_expert // work.rows.dtype.itemsize
 
-    def check_held(self, work: ExpertRows) -> None:
+    def check_held(self, work: ShardWork) -> None:
         """Raises `ResourceNotFound` naming an expert of the work that is not held."""
         self._experts_of(work)
 
     @torch.inference_mode()
-    def compute(self, work: ExpertRows) -> Tensor:
+    def compute(self, work: ShardWork) -> Tensor:
         """[sum of counts, hidden_size]: each row through its expert. Raises `ResourceNotFound`."""
         experts = self._experts_of(work)
         rows = work.rows.to(self._device)
         return expert_ffn(experts, rows, work.expert_ids, work.counts)
 
-    def _experts_of(self, work: ExpertRows) -> Experts:
+    def _experts_of(self, work: ShardWork) -> Experts:
         experts = self._layers.get(work.layer, {})
         for expert in work.expert_ids:
             if expert not in experts:

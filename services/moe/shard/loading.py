@@ -46,4 +46,4 @@ async def load_shard(
 
     device = torch.device(config.device)
     store = ExpertStore(load, model.bytes_per_expert, max_bytes, device)
-    return model, ShardService(store, metrics, config.max_waiting)
+    return model, ShardService(store, metrics, config.max_waiting_bytes)

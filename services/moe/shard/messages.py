@@ -8,7 +8,7 @@ from orrery.v1 import expert_shard_pb2 as pb
 from orrery.v1 import retrieval_pb2
 from services.moe.expert_key import ExpertKey
 from services.moe.model_facts import ModelFacts
-from services.moe.shard.expert_store import ExpertRows
+from services.moe.shard_work import ShardWork
 from services.moe.tensors import RowsFormat, check_finite, read_rows
 from services.runtime.errors import InvalidRequest, OrreryError, kind_of
 
@@ -23,7 +23,7 @@ def check_weight_hash(weight_hash: str, model: ModelFacts, field: str = "weight_
         )
 
 
-def expert_rows(request: pb.ComputeRequest, model: ModelFacts) -> ExpertRows:
+def expert_rows(request: pb.ComputeRequest, model: ModelFacts) -> ShardWork:
     """The work that a message asks for. Raises `InvalidRequest` naming the field."""
     if not request.HasField("work"):
         raise InvalidRequest("action: expected work, or a cancel", field="action")
@@ -42,6 +42,8 @@ def expert_rows(request: pb.ComputeRequest, model: ModelFacts) -> ExpertRows:
         _check_expert(expert, model, "work.expert_ids")
     if 0 in counts:
         raise _invalid("work.num_rows", "expected 1 or more for each expert")
+    if work.HasField("timeout_ms") and not work.timeout_ms:
+        raise _invalid("work.timeout_ms", "expected 1 or more milliseconds")
     expected = RowsFormat(model.hidden_size, model.dtype, model.max_message_rows)
     rows = read_rows(work.rows, expected, "work.rows")
     check_finite(rows, "work.rows")
@@ -49,7 +51,7 @@ def expert_rows(request: pb.ComputeRequest, model: ModelFacts) -> ExpertRows:
         raise _invalid(
             "work.num_rows", f"expected to sum to the {len(rows)} rows, got {sum(counts)}"
         )
-    return ExpertRows(work.layer, ids, counts, rows)
+    return ShardWork(work.layer, ids, counts, rows)
 
 
 def item_error(error: OrreryError) -> retrieval_pb2.ItemError:

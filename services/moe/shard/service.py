@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from torch import Tensor
 
 from services.moe.expert_key import ExpertKey
-from services.moe.shard.expert_store import ExpertRows, ExpertStore
+from services.moe.shard.expert_store import ExpertStore
 from services.moe.shard.metrics import ShardMetrics
+from services.moe.shard_work import ShardWork
 from services.runtime.errors import DeadlineExceeded, Overloaded
 
 __all__ = ["Computed", "ShardService"]
@@ -41,13 +43,14 @@ class Computed:
 class ShardService:
     """For one event loop. `close` ends its threads."""
 
-    def __init__(self, store: ExpertStore, metrics: ShardMetrics, max_waiting: int) -> None:
+    def __init__(self, store: ExpertStore, metrics: ShardMetrics, max_waiting_bytes: int) -> None:
         self._store = store
         self._metrics = metrics
-        self._max_waiting = max_waiting
+        self._max_waiting_bytes = max_waiting_bytes
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="moe-shard-compute")
         self._moving = ThreadPoolExecutor(1, thread_name_prefix="moe-shard-load")
         self._num_calls = 0
+        self._num_bytes = 0  # of their rows
         self._num_rows_done = 0
 
     @property
@@ -63,29 +66,37 @@ class ShardService:
     def num_rows_done(self) -> int:
         return self._num_rows_done
 
-    async def compute(self, work: ExpertRows, deadline_s: float) -> Computed:
-        """`deadline_s` is on `time.monotonic`.
+    def compute(self, work: ShardWork, deadline_s: float) -> Computed | Awaitable[Computed]:
+        """At once, or in line where it would hold up the event loop.
 
-        Raises `ResourceNotFound` for an expert that is not held, `Overloaded`, `DeadlineExceeded`.
+        `deadline_s` is on `time.monotonic`. Raises `ResourceNotFound` for an expert that is not
+        held, `Overloaded`; waiting for it raises `DeadlineExceeded`.
         """
-        if self._num_calls > self._max_waiting:
-            raise Overloaded(f"{self._max_waiting} calls wait already", retry_after_s=0.1)
         self._store.check_held(work)
+        if self._store.num_multiplications(work) <= _INLINE_MULTIPLICATIONS:
+            return self._done(work, self._run(work, time.monotonic()))
+        num_bytes = work.rows.nbytes
+        if self._num_bytes and self._num_bytes + num_bytes > self._max_waiting_bytes:
+            raise Overloaded(f"{self._num_bytes} bytes of rows wait already", retry_after_s=0.1)
+        return self._in_line(work, num_bytes, deadline_s)
+
+    async def _in_line(self, work: ShardWork, num_bytes: int, deadline_s: float) -> Computed:
         arrival_s = time.monotonic()
-
-        def run() -> Computed:
-            started_s = time.monotonic()
-            rows = self._store.compute(work)
-            return Computed(rows, started_s - arrival_s, time.monotonic() - started_s)
-
+        run = partial(self._run, work, arrival_s)
         self._num_calls += 1
+        self._num_bytes += num_bytes
         try:
-            if self._store.num_multiplications(work) <= _INLINE_MULTIPLICATIONS:
-                done = run()
-            else:
-                done = await self._within(self._computing, run, deadline_s, "compute")
+            return self._done(work, await self._within(self._computing, run, deadline_s, "compute"))
         finally:
             self._num_calls -= 1
+            self._num_bytes -= num_bytes
+
+    def _run(self, work: ShardWork, arrival_s: float) -> Computed:
+        started_s = time.monotonic()
+        rows = self._store.compute(work)
+        return Computed(rows, started_s - arrival_s, time.monotonic() - started_s)
+
+    def _done(self, work: ShardWork, done: Computed) -> Computed:
         self._num_rows_done += len(work.rows)
         self._metrics.computed(len(work.rows), done.queue_s, done.compute_s)
         return done

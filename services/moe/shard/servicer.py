@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import aclosing
 
 from orrery.v1 import common_pb2, retrieval_pb2
@@ -12,8 +12,8 @@ from services.moe.model_facts import ModelFacts
 from services.moe.shard import messages
 from services.moe.shard.compute_stream import ComputeStream
 from services.moe.shard.config import ShardConfig
-from services.moe.shard.service import ShardService
-from services.moe.tensors import to_message
+from services.moe.shard.service import Computed, ShardService
+from services.moe.tensors import dtype_number, to_message
 from services.runtime.process import resident_bytes
 from services.runtime.rpc import Call, RpcPolicy, bidi_stream, unary
 
@@ -55,8 +55,8 @@ class ShardServicer:
         def told(error: Exception) -> retrieval_pb2.ItemError:
             return messages.item_error(self._rpc.taxonomic(error, call.method, call.request_id))
 
-        # More than wait: what is beyond is to be refused, not left unread.
-        stream = ComputeStream(self._compute, told, max_unsent=2 * self._config.max_waiting + 2)
+        # More than may wait: what is beyond is to be refused, not left unread.
+        stream = ComputeStream(self._compute, told, 2 * self._config.max_waiting_bytes)
         async with aclosing(stream.answers(requests)) as answers:
             async for answer in answers:
                 yield answer
@@ -98,20 +98,33 @@ class ShardServicer:
             num_rows_done=self._service.num_rows_done,
             num_running=self._service.num_calls,
             resident_bytes=resident_bytes(),
+            dtype=dtype_number(self._model.dtype),
         )
 
-    async def _compute(self, request: pb.ComputeRequest) -> pb.ComputeResponse:
+    def _compute(
+        self, request: pb.ComputeRequest
+    ) -> pb.ComputeResponse | Awaitable[pb.ComputeResponse]:
         arrival_s = time.monotonic()
         work = messages.expert_rows(request, self._model)
         timeout_s = self._config.default_timeout_s
         if request.work.HasField("timeout_ms"):
             timeout_s = request.work.timeout_ms / 1000
-        done = await self._service.compute(work, arrival_s + timeout_s)
-        total_s = time.monotonic() - arrival_s
-        return pb.ComputeResponse(
-            rows=to_message(done.rows),
-            timing=common_pb2.Timing(queue_ns=int(done.queue_s * 1e9), total_ns=int(total_s * 1e9)),
-        )
+        done = self._service.compute(work, arrival_s + timeout_s)
+        if isinstance(done, Computed):
+            return _answer(done, arrival_s)
+        return _answered(done, arrival_s)
 
     def _deadline_s(self, call: Call) -> float:
         return time.monotonic() + call.left_s(self._config.default_timeout_s)
+
+
+async def _answered(coming: Awaitable[Computed], arrival_s: float) -> pb.ComputeResponse:
+    return _answer(await coming, arrival_s)
+
+
+def _answer(done: Computed, arrival_s: float) -> pb.ComputeResponse:
+    total_s = time.monotonic() - arrival_s
+    return pb.ComputeResponse(
+        rows=to_message(done.rows),
+        timing=common_pb2.Timing(queue_ns=int(done.queue_s * 1e9), total_ns=int(total_s * 1e9)),
+    )

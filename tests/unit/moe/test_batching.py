@@ -93,10 +93,33 @@ async def test_a_batch_does_not_wait_longer_than_its_window(window_s: float) -> 
     work = Sums()
     b = batcher(work, window_s=window_s)
     await asyncio.gather(b.submit(0, rows(1), "a"), b.submit(0, rows(1), "b"))
-    async with asyncio.timeout(1.0):  # b talks, but not of this layer
+    async with asyncio.timeout(1.0):  # b talks, but says nothing
         await b.submit(1, rows(1), "a")
     assert work.batches[-1] == (1, [1])
     assert b.num_waiting_tokens == 0
+
+
+async def test_who_waits_for_an_answer_is_not_waited_for() -> None:
+    work = Sums()
+    b = batcher(work, window_s=NEVER_S)
+    work.go.clear()
+    calls = [asyncio.create_task(b.submit(0, rows(1), name)) for name in "ab"]
+    calls += [asyncio.create_task(b.submit(1, rows(1), "c"))]
+    await asyncio.sleep(0.01)
+    assert work.batches == [(0, [1]), (0, [1]), (1, [1])]
+    work.go.set()
+    await asyncio.gather(*calls)
+
+
+async def test_a_batch_begins_when_those_it_waits_for_ask_for_another_layer() -> None:
+    work = Sums()
+    b = batcher(work, window_s=NEVER_S)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(b.submit(0, rows(1), name) for name in "ab"))
+        first = asyncio.create_task(b.submit(1, rows(1), "a"))
+        await asyncio.sleep(0.01)
+        assert work.batches[-1][0] == 0
+        await asyncio.gather(first, b.submit(2, rows(1), "b"))
 
 
 async def test_a_batch_holds_at_most_its_tokens() -> None:

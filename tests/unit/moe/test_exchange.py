@@ -17,7 +17,14 @@ from services.moe.router.fleet import Fleet
 from services.moe.router.load import LoadWindow
 from services.moe.router.metrics import RouterMetrics
 from services.moe.router.placement import Homes, PlacementTable
-from services.runtime.errors import DependencyDown, Internal, Overloaded
+from services.runtime.errors import (
+    DeadlineExceeded,
+    DependencyDown,
+    Internal,
+    InvalidRequest,
+    OrreryError,
+    Overloaded,
+)
 from services.runtime.metrics import PrometheusRegistry
 from tests.fakes.moe_shards import WEIGHT_HASH, FakeShard
 from tests.fakes.moe_toy_experts import expected_output, load_toys, rows_for
@@ -69,7 +76,7 @@ async def rig(
         await running.ready()
         yield running
         await asyncio.sleep(0.01)  # what was cancelled ends
-        assert running.exchange.num_attempts == 0
+        assert (running.exchange.num_attempts, running.exchange.num_hedges) == (0, 0)
         assert not any(shard.num_hanging for shard in shards.values())
     finally:
         await fleet.close()
@@ -186,6 +193,61 @@ async def test_a_shard_that_fails_otherwise_is_not_asked_again_for_these_rows() 
         await r.compute({0: 6})
         with pytest.raises(Internal, match="it broke"):
             await r.compute({1: 2})
+
+
+async def test_what_a_shard_refuses_is_no_fault_of_the_caller() -> None:
+    async with rig({key(0): ("a",)}) as r:
+        r.shards["a"].fails_with = InvalidRequest(
+            "rows.dtype: expected another", field="rows.dtype"
+        )
+        with pytest.raises(Internal, match="the shard 'a' refused the router's work") as caught:
+            await r.compute({0: 2})
+        assert caught.value.field is None
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("late"), DependencyDown("cut")])
+async def test_a_shard_that_answers_probes_is_not_lost(error: OrreryError) -> None:
+    async with rig({key(0): ("a",)}) as r:
+        shard = r.fleet.shards["a"]
+        r.shards["a"].fails_with = error
+        call = asyncio.create_task(r.compute({0: 3}))
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            assert shard.lost_s is None
+        r.shards["a"].fails_with = None
+        await call
+
+
+async def test_a_shard_is_lost_once_its_connection_has_failed_twice() -> None:
+    async with rig({key(0): ("a",)}) as r:
+        shard, fake = r.fleet.shards["a"], r.shards["a"]
+        reports = fake.num_reports
+        fake.refuses_reports = 1
+        shard.probe_now.set()
+        while fake.num_reports < reports + 3:
+            assert shard.lost_s is None
+            await asyncio.sleep(0.005)
+        fake.refuses_reports = 2
+        shard.probe_now.set()
+        while shard.lost_s is None:
+            await r.fleet.change
+        await r.ready()
+
+
+async def test_few_attempts_are_repeated_where_everything_is_slow() -> None:
+    async with rig({key(0): ("a", "b")}) as r:
+        for _ in range(40):
+            await r.compute({0: 2})
+        for shard in r.shards.values():
+            shard.delay_s = 0.2
+        calls = [asyncio.create_task(r.compute({0: 8})) for _ in range(12)]
+        most = 0
+        while not all(call.done() for call in calls):
+            most = max(most, r.exchange.num_hedges)
+            await asyncio.sleep(0.002)
+        await asyncio.gather(*calls)
+        assert 1 <= most <= 3
+        assert r.exchange.num_hedges == 0
 
 
 async def test_cancelling_cancels_the_calls() -> None:

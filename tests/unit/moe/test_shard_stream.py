@@ -8,8 +8,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 
 from orrery.v1 import expert_shard_pb2 as pb
+from orrery.v1 import retrieval_pb2
 from services.moe.router.shard_stream import ShardStream
-from services.runtime.errors import DependencyDown, NotReady, OrreryError
+from services.runtime.errors import (
+    DeadlineExceeded,
+    DependencyDown,
+    Internal,
+    NotReady,
+    OrreryError,
+)
 
 
 class Transport:
@@ -17,13 +24,20 @@ class Transport:
 
     def __init__(self) -> None:
         self.sent: asyncio.Queue[pb.ComputeRequest] = asyncio.Queue()
-        self.closed = False
+        self.closing = asyncio.Event()
         self.takes = asyncio.Event()  # unset: it takes no message
         self.takes.set()
         self._said: asyncio.Queue[pb.ComputeResponse | OrreryError | None] = asyncio.Queue()
 
+    @property
+    def closed(self) -> bool:
+        return self.closing.is_set()
+
     def answer(self, sequence: int) -> None:
-        self._said.put_nowait(pb.ComputeResponse(sequence=sequence))
+        self.say(pb.ComputeResponse(sequence=sequence))
+
+    def say(self, response: pb.ComputeResponse) -> None:
+        self._said.put_nowait(response)
 
     def end(self, error: OrreryError | None = None) -> None:
         self._said.put_nowait(error)
@@ -39,7 +53,7 @@ class Transport:
                 yield said
         finally:
             sending.cancel()
-            self.closed = True
+            self.closing.set()
 
     async def _send(self, requests: AsyncIterator[pb.ComputeRequest]) -> None:
         async for request in requests:
@@ -60,8 +74,16 @@ async def stream(transport: Transport) -> AsyncIterator[ShardStream]:
     assert transport.closed
 
 
-def ask(stream: ShardStream, layer: int = 0) -> asyncio.Task[pb.ComputeResponse]:
-    return asyncio.create_task(stream.ask(pb.ExpertWork(layer=layer)))
+def read(response: pb.ComputeResponse) -> pb.ComputeResponse:
+    if response.HasField("error"):
+        raise Internal(response.error.message)
+    return response
+
+
+def ask(
+    stream: ShardStream, layer: int = 0, timeout_s: float = 10.0
+) -> asyncio.Future[pb.ComputeResponse]:
+    return stream.ask(pb.ExpertWork(layer=layer), timeout_s, read)
 
 
 async def test_answers_reach_who_asked_in_any_order(
@@ -111,6 +133,36 @@ async def test_who_has_an_answer_cancels_nothing(stream: ShardStream, transport:
     assert transport.sent.empty()
 
 
+async def test_what_reading_a_response_raises_fails_that_answer_alone(
+    stream: ShardStream, transport: Transport
+) -> None:
+    bad, good = ask(stream), ask(stream)
+    first, second = await transport.sent.get(), await transport.sent.get()
+    error = retrieval_pb2.ItemError(reason="INTERNAL", message="it broke")
+    transport.say(pb.ComputeResponse(sequence=first.sequence, error=error))
+    transport.answer(second.sequence)
+    assert (await good).sequence == second.sequence
+    with pytest.raises(Internal, match="it broke"):
+        await bad
+
+
+async def test_late_work_is_cancelled_and_others_still_come(
+    stream: ShardStream, transport: Transport
+) -> None:
+    late, other = ask(stream, timeout_s=0.01), ask(stream)
+    first, second = await transport.sent.get(), await transport.sent.get()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    told = await transport.sent.get()
+    assert (told.sequence, told.WhichOneof("action")) == (first.sequence, "cancel")
+    assert not stream.usable  # it may be the connection that is silent
+    assert not transport.closed
+    transport.answer(second.sequence)
+    assert (await other).sequence == second.sequence
+    async with asyncio.timeout(5):
+        await transport.closing.wait()
+
+
 @pytest.mark.parametrize("error", [None, NotReady("the service is shutting down")])
 async def test_the_end_of_the_stream_fails_all_that_is_under_way(
     stream: ShardStream, transport: Transport, error: OrreryError | None
@@ -118,12 +170,12 @@ async def test_the_end_of_the_stream_fails_all_that_is_under_way(
     asked = [ask(stream) for _ in range(3)]
     for _ in asked:
         await transport.sent.get()
-    assert not stream.ended
+    assert stream.usable
     transport.end(error)
     expected = DependencyDown if error is None else NotReady
     failures = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(failure) for failure in failures] == [expected] * 3
-    assert stream.ended
+    assert not stream.usable
     assert transport.sent.empty()
 
 
@@ -131,6 +183,6 @@ async def test_closing_fails_what_is_under_way(stream: ShardStream, transport: T
     asked = ask(stream)
     await transport.sent.get()
     await stream.close()
-    assert stream.ended
+    assert not stream.usable
     with pytest.raises(DependencyDown):
         await asked
