@@ -82,7 +82,11 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Some requests together. Rates are a second of the run; times in seconds."""
+    """Some requests together; times in seconds.
+
+    Offered is by the time within which requests arrived, the other rates by that until the last of
+    them had ended.
+    """
 
     num_requests: int
     num_ok: int
@@ -121,16 +125,17 @@ def summarize(outcomes: Sequence[Outcome], duration_s: float, objective: Objecti
     refused = [outcome for outcome in outcomes if outcome.status == REFUSED]
     statuses = Counter(outcome.status for outcome in outcomes)
     num_good = sum(objective.is_kept(outcome) for outcome in ok)
+    elapsed_s = max([duration_s, *(o.planned_s + o.total_s for o in outcomes)])
     return Summary(
         num_requests=len(outcomes),
         num_ok=len(ok),
         num_refused=len(refused),
         errors={name: num for name, num in statuses.items() if name not in (OK, REFUSED)},
         offered_rate=len(outcomes) / duration_s,
-        completed_rate=len(ok) / duration_s,
-        goodput_rate=num_good / duration_s,
+        completed_rate=len(ok) / elapsed_s,
+        goodput_rate=num_good / elapsed_s,
         goodput_share=num_good / len(outcomes) if outcomes else math.nan,
-        tokens_rate=sum(outcome.num_tokens for outcome in ok) / duration_s,
+        tokens_rate=sum(outcome.num_tokens for outcome in ok) / elapsed_s,
         first=Percentiles.of(o.first_s for o in ok if o.first_s is not None),
         gap=Percentiles.of(gap for o in ok for gap in o.gaps_s),
         total=Percentiles.of(o.total_s for o in ok),
