@@ -87,7 +87,8 @@ class MoeRouterServiceServicer:
     """
 
     def Route(self, request, context):
-        """Which experts tokens go to, and how sure the gate is. Computes no expert.
+        """Which experts tokens go to, and how sure the gate is. Of hidden states no expert is computed; a
+        text passes through all layers, so it counts as load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,7 +131,8 @@ class MoeRouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Analyze(self, request, context):
-        """How a text is routed: per token and layer its experts, and what the gates' numbers say.
+        """How a text is routed: per token and layer its experts, and what the gates' numbers say. Counts
+        as load.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
