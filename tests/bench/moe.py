@@ -54,7 +54,7 @@ class Shape:
 SHAPES = (
     Shape("like Mixtral", hidden=1024, inner=3584, num_experts=8, k=2),
     Shape("like Qwen3-MoE", hidden=1024, inner=384, num_experts=64, k=8),
-    Shape("orrery-moe", hidden=256, inner=512, num_experts=8, k=2),
+    Shape("orrery-moe", hidden=128, inner=192, num_experts=8, k=2),
 )
 
 Side = Callable[[Tensor], Tensor]

@@ -2,9 +2,10 @@
 
     python -m tests.bench.moe_service [--quick] [--shards N] [--rounds N] [--model FOLDER]
 
-The router, each shard and each decoder is a process of its own on this machine, on loopback without
-a load balancer. A decoder calls one layer after another, as in its steps; the local side computes
-the same layers with the same weights in the decoder's process. The sides take turns.
+The model is `orrery-moe`, or that of a folder. The router, each shard and each decoder is a process
+of its own on this machine, on loopback without a load balancer. A decoder calls one layer after
+another, as in its steps; the local side computes the same layers with the same weights in the
+decoder's process. The sides take turns.
 
     added      milliseconds per layer over the local layer, as a decoder sees it; median
     batching   the router's window as configured by default, or none
@@ -17,7 +18,6 @@ import argparse
 import asyncio
 import multiprocessing
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -38,12 +38,11 @@ from services.moe.model_facts import ModelFacts, read_model_facts
 from services.moe.router.config import BatchingConfig
 from tests.bench import report
 from tests.fakes.moe_cluster import moe_cluster
-from tests.fakes.moe_model import moe_folder
 from tests.fakes.moe_shard_process import ShardProcess
 
 NUM_TOKENS = (1, 32, 512)
 NUM_DECODERS = (1, 4)
-DEMO = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4}
+DEMO = Path(__file__).resolve().parents[2] / "models" / "orrery-moe"
 Layer = Callable[[int, Tensor], Tensor]
 
 
@@ -162,12 +161,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round, 1 and 32 tokens")
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="a folder; default: random, of the demo's size")
+    parser.add_argument("--model", type=Path, default=DEMO, help="a folder")
     arguments = parser.parse_args()
     console = Console()
     facts = report.machine()
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
-        folder = arguments.model or moe_folder(Path(temporary) / "model", **DEMO)
+    with ExitStack() as stack:
+        folder = arguments.model
         model = read_model_facts(str(folder), "auto")
         shards = [ShardProcess(folder) for _ in range(arguments.shards)]
         for shard in shards:

