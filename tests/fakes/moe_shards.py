@@ -79,7 +79,7 @@ class FakeShard:
             self.refuses_reports -= 1
             raise DependencyDown(f"the service {self.name!r} does not answer")
         held = frozenset(self.store.keys)
-        return ShardReport(WEIGHT_HASH, held, len(held), self._max_experts, self.num_rows)
+        return ShardReport(WEIGHT_HASH, held, self._max_experts)
 
     async def _answering(self) -> None:
         await asyncio.sleep(0)

@@ -78,7 +78,6 @@ class LayerBatcher(Generic[ResultT]):
         self._begun: set[asyncio.Task[None]] = set()
         self._last_s: dict[Hashable, float] = {}  # when each source sent its last tokens
         self._asking: Counter[Hashable] = Counter()  # by source: what waits for its output
-        self.num_waiting_tokens = 0  # of batches that have not begun
 
     @contextmanager
     def source(self, name: Hashable) -> Iterator[None]:
@@ -106,7 +105,6 @@ class LayerBatcher(Generic[ResultT]):
         entry = _Entry(hidden, source, done)
         batch.entries.append(entry)
         batch.num_tokens += len(hidden)
-        self.num_waiting_tokens += len(hidden)
         self._asking[source] += 1
         if batch.num_tokens >= self._config.max_tokens:
             self._begin(batch)
@@ -155,7 +153,6 @@ class LayerBatcher(Generic[ResultT]):
         if self._gathering.get(batch.layer) is not batch:
             return  # it has
         del self._gathering[batch.layer]
-        self.num_waiting_tokens -= batch.num_tokens
         if batch.entries:
             batch.work = asyncio.create_task(self._compute(batch))
             self._begun.add(batch.work)
@@ -185,6 +182,5 @@ class LayerBatcher(Generic[ResultT]):
         if batch.work is None:
             batch.entries.remove(entry)
             batch.num_tokens -= len(entry.hidden)
-            self.num_waiting_tokens -= len(entry.hidden)
         elif all(other.done.done() for other in batch.entries):
             batch.work.cancel()

@@ -62,6 +62,7 @@ class FailureConfig(BaseModel):
     start_timeout_s: float = Field(default=60.0, gt=0)  # how long shards are waited for at start
     probe_interval_s: float = Field(default=2.0, gt=0)  # of shards that answer
     probe_lost_interval_s: float = Field(default=0.5, gt=0)  # of those that do not
+    probe_timeout_s: float = Field(default=2.0, gt=0)  # three missed in a row, and it is lost
     load_timeout_s: float = Field(default=120.0, gt=0)  # of LoadExperts and DropExperts
 
 

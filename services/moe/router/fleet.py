@@ -34,7 +34,6 @@ __all__ = ["GONE", "Fleet", "Shard"]
 GONE = (DependencyDown, NotReady, DeadlineExceeded)
 
 _LOG = logging.getLogger("orrery.moe.fleet")
-_PROBE_TIMEOUT_S = 2.0
 _MOST_MISSED = 3  # probes in a row
 _REST_S = 0.05  # of a shard that said it has too much to do, or that is in doubt
 _NUM_REMEMBERED = 64  # calls, for what is usual
@@ -196,7 +195,7 @@ class Fleet:
     async def probe(self, shard: Shard) -> None:
         """Asks a shard how it is, and sets it right. Raises one of `GONE`."""
         async with shard.asking:
-            self._found(shard, await shard.client.report(_PROBE_TIMEOUT_S))
+            self._found(shard, await shard.client.report(self._config.probe_timeout_s))
             wanted = self.table.current.held_by(shard.name)
             missing = wanted - shard.ready
             shard.incomplete_s = shard.incomplete_s or time.monotonic() if missing else None

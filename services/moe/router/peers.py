@@ -87,9 +87,7 @@ class PeerShard:
         return ShardReport(
             weight_hash=response.weight_hash,
             keys=frozenset(ExpertKey(key.layer, key.expert) for key in response.experts),
-            expert_bytes=response.expert_bytes,
             max_expert_bytes=response.max_expert_bytes,
-            num_rows_done=response.num_rows_done,
         )
 
     async def close(self) -> None:

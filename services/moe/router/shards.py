@@ -23,9 +23,7 @@ class ShardReport:
 
     weight_hash: str
     keys: frozenset[ExpertKey]
-    expert_bytes: int
     max_expert_bytes: int
-    num_rows_done: int
 
 
 class ShardClient(Protocol):
