@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from orrery.v1 import common_pb2
 from orrery.v1 import moe_pb2 as pb
+from services.moe.router.metrics import RouterMetrics
 from services.moe.tensors import to_message
 from tests.contract.moe_served import ServedMoe, served_moe
 from tests.contract.served import Refusal, refusal
@@ -216,3 +217,17 @@ async def test_metrics_count_what_was_asked(folder: Path) -> None:
         assert (value("gate_entropy", layer=str(layer)) or 0.0) > 0
         assert value("dropped_fraction", layer=str(layer)) == 0
         assert value("placement_version") == cluster.service.placement.version
+
+
+async def test_a_router_whose_metrics_stand_still_is_not_healthy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with moe_cluster(folder) as cluster:
+        assert cluster.servicer.healthy
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("the exporter is gone")
+
+    monkeypatch.setattr(RouterMetrics, "flush", breaks)
+    async with moe_cluster(folder) as cluster:
+        await until(lambda: not cluster.servicer.healthy)

@@ -100,7 +100,6 @@ class RouterService:
         if self._flushing is not None:
             self._flushing.cancel()
             await asyncio.gather(self._flushing, return_exceptions=True)
-            self._flush()
         if self.texts is not None:
             await self.texts.close()
         await self._dispatcher.close()
@@ -164,9 +163,10 @@ class RouterService:
             raise InvalidRequest(f"text: expected at most {limit} bytes of UTF-8", field="text")
 
     async def _keep_metrics(self) -> None:
-        while True:
-            self._flush()
-            await asyncio.sleep(_METRICS_INTERVAL_S)
-
-    def _flush(self) -> None:
-        self._metrics.flush(self._model.layers, self._load.total())
+        try:
+            while True:
+                self._metrics.flush(self._model.layers, self._load.total())
+                await asyncio.sleep(_METRICS_INTERVAL_S)
+        except asyncio.CancelledError:
+            self._metrics.flush(self._model.layers, self._load.total())  # what came since
+            raise
