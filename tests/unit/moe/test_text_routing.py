@@ -8,8 +8,6 @@ import torch
 from orrery.v1 import moe_pb2 as pb
 from services.engine.config import GatingConfig
 from services.moe.model_facts import ModelFacts
-from services.moe.router.gates import Routed
-from services.moe.router.messages import layer_routing
 from services.moe.router.text_routing import most_told
 from services.runtime.message_size import MAX_CONTENT_BYTES
 
@@ -31,9 +29,12 @@ def test_what_is_told_of_the_longest_text_fits_into_a_message(
         bytes_per_expert=1,
     )
     longest, num_tokens = most_told(model), 1000
-    last = torch.full((num_tokens, k), num_experts - 1)  # its number takes most
-    routed = Routed(torch.rand(num_tokens, k), last, torch.empty(0), torch.rand(num_tokens))
-    layer = layer_routing(num_layers - 1, routed)
+    layer = pb.LayerRouting(
+        layer=num_layers - 1,
+        expert_ids=[num_experts - 1] * (num_tokens * k),  # the number that takes most
+        weights=[0.5] * (num_tokens * k),
+        entropies=[1.0] * num_tokens,
+    )
     answer = pb.RouteResponse(layers=[layer] * num_layers, token_ids=[2**20] * num_tokens)
     size = answer.ByteSize() / num_tokens * longest
     assert MAX_CONTENT_BYTES / 3 < size <= MAX_CONTENT_BYTES
