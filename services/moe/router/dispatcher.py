@@ -60,7 +60,6 @@ class _Plan:
     positions: Tensor  # int64 [T, k]: rows of each token
     rows: ExpertRows
     dropped: Tensor | None  # int64 [T]: slots of each token
-    counts: Tensor  # int64 [E]: tokens that chose each expert
 
 
 class Dispatcher:
@@ -144,7 +143,8 @@ class Dispatcher:
         try:
             hidden = batch.hidden()
             plan = await self._offloaded(hidden, lambda: self._plan(batch.layer, hidden))
-            self._count(batch, plan)
+            # Once the rows are on their way: nobody waits for it.
+            asyncio.get_running_loop().call_later(0, self._count, batch, plan)
             rows = await self._exchange.compute(plan.rows, progress)
             output = await self._offloaded(hidden, lambda: self._combine(plan, rows))
             return _shares(batch, plan, output, progress.placement_version)
@@ -176,15 +176,17 @@ class Dispatcher:
             stops=stops[:num_groups],
         )
         dropped = None if fitted is None else (~fitted.kept).sum(dim=1)
-        counts = routed.expert_ids.flatten().bincount(minlength=num_experts)
-        return _Plan(routed, weights, groups.positions, rows, dropped, counts)
+        return _Plan(routed, weights, groups.positions, rows, dropped)
 
+    @torch.inference_mode()
     def _count(self, batch: Batch[Dispatched], plan: _Plan) -> None:
         num_dropped = 0 if plan.dropped is None else int(plan.dropped.sum())
+        routed = plan.routed
+        counts = routed.expert_ids.flatten().bincount(minlength=routed.logits.shape[1])
         self._load.routed(
             batch.layer,
-            plan.counts.cpu().numpy(),
-            float(plan.routed.entropies.sum()),
+            counts.cpu().numpy(),
+            float(routed.entropies.sum()),
             batch.num_tokens,
             num_dropped,
         )
@@ -201,19 +203,10 @@ def _shares(
 ) -> list[Dispatched]:
     """Of each caller."""
     sizes = batch.sizes()
-    routed, dropped = plan.routed, plan.dropped
-    shares = zip(
-        torch.split(output, sizes),
-        torch.split(routed.weights, sizes),
-        torch.split(routed.expert_ids, sizes),
-        torch.split(routed.logits, sizes),
-        torch.split(routed.entropies, sizes),
-        [0] * len(sizes)
-        if dropped is None
-        else [int(d.sum()) for d in torch.split(dropped, sizes)],
-        strict=True,
-    )
+    num_dropped = [0] * len(sizes)
+    if plan.dropped is not None:
+        num_dropped = [int(slots.sum()) for slots in torch.split(plan.dropped, sizes)]
+    shares = zip(torch.split(output, sizes), plan.routed.split(sizes), num_dropped, strict=True)
     return [
-        Dispatched(hidden, Routed(*of_gate), placement_version, num_dropped)
-        for hidden, *of_gate, num_dropped in shares
+        Dispatched(hidden, routed, placement_version, dropped) for hidden, routed, dropped in shares
     ]

@@ -279,5 +279,5 @@ def _joined(parts: Sequence[Routed]) -> Routed:
         torch.cat([part.weights for part in parts]),
         torch.cat([part.expert_ids for part in parts]),
         torch.cat([part.logits for part in parts]),
-        torch.cat([part.entropies for part in parts]),
+        parts[0].scores,
     )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from services.engine.config import GateScores, GatingConfig
 from services.engine.layers.gating import choose_experts
-from services.engine.layers.router_losses import router_entropy
 from services.moe.router.capacity import Capacity
 from services.moe.router.gates import Routed
 
@@ -22,7 +21,7 @@ def routed(logits: torch.Tensor, k: int, scores: GateScores = "softmax") -> Rout
         num_experts=logits.shape[1], num_experts_per_token=k, scores=scores, renormalise=True
     )
     weights, ids = choose_experts(logits, gating)
-    return Routed(weights, ids, logits, router_entropy(logits, scores))
+    return Routed(weights, ids, logits, scores)
 
 
 def reference(
