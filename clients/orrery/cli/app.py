@@ -6,7 +6,6 @@ other failure, 130 interrupted.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -25,6 +24,8 @@ from orrery.cli.score import score
 from orrery.cli.search import search
 from orrery.cli.status import status
 from orrery.cli.tokenize import tokenize
+from orrery.cli.top import top
+from orrery.cli.versions import client_version
 
 __all__ = ["app"]
 
@@ -42,11 +43,7 @@ app = typer.Typer(
 def _show_version(wanted: bool) -> None:
     if not wanted:
         return
-    try:
-        number = version("orrery")
-    except PackageNotFoundError:
-        number = "(run from its source, not installed)"
-    typer.echo(f"orrery {number}")
+    typer.echo(f"orrery {client_version()}")
     raise typer.Exit
 
 
@@ -73,6 +70,7 @@ _COMMANDS = (
     ask,
     models,
     status,
+    top,
     score,
     tokenize,
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from orrery.cli.platform_state import PlatformState, read_platform_state
 from orrery.client import Client
 from orrery.errors import (
     DeadlineExceededError,
@@ -22,6 +23,7 @@ from orrery.errors import (
     OverloadedError,
     UnavailableError,
 )
+from orrery.settings import data_dir, target_from_env
 
 __all__ = [
     "EXIT_FAILED",
@@ -34,6 +36,7 @@ __all__ = [
     "connect",
     "describe",
     "fail",
+    "find_platform",
     "printable",
     "read_text",
     "write_json",
@@ -87,6 +90,17 @@ def connect(target: str | None, timeout_s: float, *, max_retries: int = 2) -> It
         raise typer.Exit(_EXIT_INTERRUPTED) from None
 
 
+def find_platform(target: str | None) -> tuple[str | None, PlatformState | None]:
+    """Which platform to look at: the one asked for, the environment's, or the one that was started
+    from the data folder on this machine, whose state is the second of the two.
+    """
+    try:
+        state = read_platform_state(data_dir())
+    except ValueError as error:
+        fail(str(error), EXIT_USAGE)
+    return target or target_from_env() or (state.grpc if state else None), state
+
+
 def fail(message: str, exit_code: int) -> NoReturn:
     """Prints one line to stderr and leaves."""
     typer.echo(f"orrery: {' '.join(_harmless(message).split())}", err=True)
@@ -129,9 +143,9 @@ def _harmless(text: str) -> str:
     return "".join(c for c in text if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f"))
 
 
-def write_json(value: Any) -> None:
-    """A result as JSON on stdout; bytes become lists of numbers."""
-    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+def write_json(value: Any, *, indent: int | None = 2) -> None:
+    """A result as JSON on stdout, with `indent` None in one line; bytes become lists of numbers."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=indent)
     # JSON lets these control characters stand as they are.
     typer.echo(re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))
 

@@ -9,35 +9,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orrery.cli.platform_state import read_platform_state
 from orrery.cli.processes import PlatformProcess, platform_processes
-from orrery.cli.service_loads import (
-    LOAD_HEADINGS,
-    OTHER,
-    READY,
-    AnyLoad,
-    ask_load,
-    load_cells,
-    load_details,
-)
+from orrery.cli.service_loads import LOAD_HEADINGS, load_cells, load_details
+from orrery.cli.services import OTHER, READY, AnyLoad, ask_loads, find_services
 from orrery.cli.session import (
     EXIT_UNAVAILABLE,
-    EXIT_USAGE,
     JsonOption,
     TargetOption,
     TimeoutOption,
     connect,
-    fail,
+    find_platform,
     write_json,
 )
 from orrery.cli.tables import new_table
+from orrery.cli.versions import CONTRACT, client_version
 from orrery.client import Client
-from orrery.settings import data_dir, target_from_env
+from orrery.settings import data_dir
 
 __all__ = ["status"]
 
 _MIB = 1 << 20
 _REPLICA_TITLE = "ray::ServeReplica:"
+_NUM_HASH_DIGITS = 8  # enough to tell weights apart; the JSON has all
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +39,28 @@ class _Service:
 
     application: str
     model: str | None
+    weight_hash: str | None
     state: str
     load: AnyLoad | None
     replicas: int | None
 
 
 @dataclass(frozen=True, slots=True)
+class _Gateway:
+    """The gateway as it speaks of itself. Versions are None where it does not tell them."""
+
+    state: str
+    version: str | None = None
+    contract: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Report:
+    client_version: str
+    contract: str
     grpc: str
     http: str | None
-    http_state: str | None
+    gateway: _Gateway | None
     services: list[_Service]
     processes: list[PlatformProcess]
     total_rss_bytes: int
@@ -72,17 +77,15 @@ def status(
     The processes are those of the platform started from $ORRERY_DATA_DIR (by default ./.orrery) on
     this machine. The exit code is 3 if a service does not answer.
     """
-    try:
-        state = read_platform_state(data_dir())
-    except ValueError as error:
-        fail(str(error), EXIT_USAGE)
-    target = target or target_from_env() or (state.grpc if state else None)
+    target, state = find_platform(target)
     processes = platform_processes(state.root_pids) if state else []
     with connect(target, timeout_s, max_retries=1) as client:
         report = _Report(
+            client_version=client_version(),
+            contract=CONTRACT,
             grpc=client.settings.target,
             http=state.http if state else None,
-            http_state=_http_state(state.http, timeout_s) if state else None,
+            gateway=_ask_gateway(state.http, timeout_s) if state else None,
             services=_services(client, processes),
             processes=processes,
             total_rss_bytes=sum(process.rss_bytes for process in processes),
@@ -97,19 +100,18 @@ def status(
 
 
 def _services(client: Client, processes: list[PlatformProcess]) -> list[_Service]:
-    services = []
-    for application in client.applications():
-        found = ask_load(client, application)
-        services.append(
-            _Service(
-                application=application.name,
-                model=found.model,
-                state=found.state,
-                load=found.load,
-                replicas=_replicas(application.name, processes),
-            )
+    services = find_services(client)
+    return [
+        _Service(
+            application=service.application,
+            model=service.model,
+            weight_hash=service.weight_hash or None,
+            state=told.state,
+            load=told.load,
+            replicas=_replicas(service.application, processes),
         )
-    return services
+        for service, told in zip(services, ask_loads(client, services), strict=True)
+    ]
 
 
 def _replicas(application: str, processes: list[PlatformProcess]) -> int | None:
@@ -118,15 +120,19 @@ def _replicas(application: str, processes: list[PlatformProcess]) -> int | None:
     return sum(process.name.startswith(title) for process in processes) or None
 
 
-def _http_state(address: str, timeout_s: float) -> str:
-    """What the gateway says of itself, at its `/ready`."""
+def _ask_gateway(address: str, timeout_s: float) -> _Gateway:
+    """What it says at its `/ready` and its `/version`."""
     import httpx  # here, because it takes longer to import than all the rest
 
+    url = f"http://{address}"
     try:
-        response = httpx.get(f"http://{address}/ready", timeout=timeout_s, trust_env=False)
-    except httpx.HTTPError as error:
-        return f"does not answer ({type(error).__name__})"
-    return READY if response.is_success else f"not ready (HTTP {response.status_code})"
+        with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as http:
+            ready, version = http.get("/ready"), http.get("/version")
+            told = version.json() if version.is_success else {}
+    except (httpx.HTTPError, ValueError) as error:  # the second: it is no gateway of ours
+        return _Gateway(f"does not answer ({type(error).__name__})")
+    state = READY if ready.is_success else f"not ready (HTTP {ready.status_code})"
+    return _Gateway(state, told.get("version"), told.get("contract"))
 
 
 def _total_pss(processes: list[PlatformProcess]) -> int | None:
@@ -137,9 +143,10 @@ def _total_pss(processes: list[PlatformProcess]) -> int | None:
 
 def _print(report: _Report) -> None:
     console = Console()
+    console.print(f"client {report.client_version}, contract {report.contract}", highlight=False)
     console.print(f"gRPC  {report.grpc}")
-    if report.http:
-        console.print(f"HTTP  {report.http}  {report.http_state}")
+    if report.gateway:
+        console.print(f"HTTP  {report.http}  {_gateway_words(report.gateway)}")
     console.print()
     console.print(_service_table(report.services))
     console.print()
@@ -158,13 +165,20 @@ def _print(report: _Report) -> None:
         )
 
 
+def _gateway_words(gateway: _Gateway) -> str:
+    if gateway.version is None:
+        return gateway.state
+    return f"{gateway.state}, version {gateway.version}, contract {gateway.contract}"
+
+
 def _service_table(services: list[_Service]) -> Table:
     headings = ("REPLICAS", *LOAD_HEADINGS)
-    table = new_table("APPLICATION", "MODEL", "STATE", *headings, numbers=headings)
+    table = new_table("APPLICATION", "MODEL", "WEIGHTS", "STATE", *headings, numbers=headings)
     for service in services:
         table.add_row(
             Text(service.application or "-"),
             Text(service.model or "-"),
+            (service.weight_hash or "-")[:_NUM_HASH_DIGITS],
             service.state,
             str(service.replicas or "-"),
             *load_cells(service.load),

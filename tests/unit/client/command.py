@@ -40,15 +40,18 @@ async def orrery(*arguments: str, stdin: str | bytes = "") -> Outcome:
 
 
 class Terminal:
-    """`orrery ARGUMENTS` on a pseudo-terminal; what is typed is echoed into `output`."""
+    """`orrery ARGUMENTS` on a pseudo-terminal; what is typed is echoed into `output`.
 
-    def __init__(self, *arguments: str, patience_s: float = 60.0) -> None:
+    `kind` is the terminal's; a dumb one cannot be drawn over.
+    """
+
+    def __init__(self, *arguments: str, patience_s: float = 60.0, kind: str = "dumb") -> None:
         command = [sys.executable, "-c", _SPAWN_ON_A_TERMINAL, sys.executable, "-c", _ORRERY]
         self._process = subprocess.Popen(
             [*command, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"TERM": "dumb", "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | {"TERM": kind, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self._patience_s = patience_s
         self._news = threading.Condition()

@@ -25,6 +25,7 @@ from tests.fakes.generation_server import generation_server
 from tests.unit.client.command import orrery
 from tests.unit.client.scripted import ScriptedServer, by_application, refuse, reply
 
+HASH = "0123abcd" * 8
 LOADED = pb.GetLoadResponse(
     num_running=3, num_waiting=5, num_blocks=200, num_free_blocks=50, prefix_cache_hit_rate=0.25
 )
@@ -37,7 +38,9 @@ def platform(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("ORRERY_TARGET", server.target)
     server.on("ListApplications", reply(FieldMask(paths=["llama", "gpt", "gateway"])))
-    ready = reply(pb.GetModelResponse(model="orrery-llama", num_parameters=5_240_000))
+    ready = reply(
+        pb.GetModelResponse(model="orrery-llama", num_parameters=5_240_000, weight_hash=HASH)
+    )
     loading = refuse(served.NotReady("loading"))
     server.on("GetModel", by_application({"llama": ready, "gpt": loading}))
     server.on("GetLoad", reply(LOADED))
@@ -46,12 +49,15 @@ def platform(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 @contextmanager
 def gateway(status: int) -> Iterator[str]:
-    """An HTTP server whose `/ready` answers `status`; yields its address."""
+    """An HTTP server whose `/ready` answers `status`, and that tells its version; yields its
+    address.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/ready" else 404)
+            self.send_response(status if self.path == "/ready" else 200)
             self.end_headers()
+            self.wfile.write(b'{"version": "1.2.3", "contract": "orrery.v1"}')
 
         def log_message(self, *unused: object) -> None:
             pass
@@ -97,14 +103,15 @@ async def test_status_shows_load_and_who_does_not_answer(platform: Path) -> None
     assert row(outcome.stdout, "llama") == [
         "llama",
         "orrery-llama",
+        "0123abcd",
         "ready",
         "-",
         "3",
         "5",
     ]
     assert "llama: 75% of the KV cache in use, 25% of prompt tokens" in outcome.stdout
-    assert row(outcome.stdout, "gpt")[2] == "NOT_READY"
-    assert row(outcome.stdout, "gateway")[1:3] == ["-", "-"]
+    assert row(outcome.stdout, "gpt")[3] == "NOT_READY"
+    assert row(outcome.stdout, "gateway")[1:4] == ["-", "-", "-"]
     assert str(platform) in outcome.stdout  # where it looked for processes
 
 
@@ -114,11 +121,12 @@ async def test_status_cuts_no_name_on_a_narrow_terminal(
     monkeypatch.setenv("COLUMNS", "80")
     names = ["embedding", "gateway", "gpt", "llama", "rag", "retrieval"]
     server.on("ListApplications", reply(FieldMask(paths=names)))
-    server.on("GetModel", reply(pb.GetModelResponse(model="all-MiniLM-L6-v2")))
+    model = pb.GetModelResponse(model="all-MiniLM-L6-v2", weight_hash=HASH)
+    server.on("GetModel", reply(model))
     lines = (await orrery("status")).stdout.splitlines()
-    assert max(map(len, lines[: len(names) + 3])) <= 80
+    assert max(map(len, lines[: len(names) + 4])) <= 80
     for name in names:
-        assert row("\n".join(lines), name)[:3] == [name, "all-MiniLM-L6-v2", "ready"]
+        assert row("\n".join(lines), name)[:4] == [name, "all-MiniLM-L6-v2", HASH[:8], "ready"]
 
 
 async def test_status_shows_the_processes_of_the_platform_and_their_sum(
@@ -130,7 +138,9 @@ async def test_status_shows_the_processes_of_the_platform_and_their_sum(
         table = await orrery("status")
         report = json.loads((await orrery("status", "--json")).stdout)
     assert table.exit_code == 0
-    assert f"{address}  ready" in table.stdout
+    assert f"{address}  ready, version 1.2.3, contract orrery.v1" in table.stdout
+    assert (report["gateway"]["version"], report["contract"]) == ("1.2.3", "orrery.v1")
+    assert report["services"][0]["weight_hash"] == HASH
     assert "in all" in table.stdout
     own = next(process for process in report["processes"] if process["pid"] == os.getpid())
     assert own["rss_bytes"] > 10 << 20
