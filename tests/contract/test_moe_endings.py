@@ -160,15 +160,17 @@ async def test_texts_in_line_are_bounded_and_one_that_is_left_frees_its_place(
         request = pb.AnalyzeRequest(text="The observatory opens")
         held = [asyncio.create_task(served.call("Analyze", request)) for _ in range(2)]
         await until(lambda: cluster.service.dispatcher.num_attempts > 0)
-        await asyncio.sleep(0.05)
+        await until(lambda: cluster.servicer.rpc.lifecycle.num_in_flight == 2)
+        await asyncio.sleep(0.05)  # the second is in line
         said = await ended(served.call("Analyze", request))
         assert (said.code, said.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         for call in held:
             call.cancel()
         await asyncio.wait(held)
         await served.check_idle()
-        said = await ended(served.stub.Analyze(request, timeout=0.5))
-        assert said.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.stub.Analyze(request, timeout=0.5)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def test_token_ids_are_checked_before_they_wait(folder: Path) -> None:
