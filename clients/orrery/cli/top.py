@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated
@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from orrery.cli.activity import ActivityMeter
+from orrery.cli.activity import Activity, ActivityMeter
 from orrery.cli.services import (
     OTHER,
     READY,
@@ -143,9 +143,10 @@ def _write(console: Console, frame: Frame, *, as_json: bool) -> None:
 
 
 def _flat(row: Row) -> Mapping[str, object]:
-    """A row as JSON: its activity beside its name."""
-    fields = asdict(row)
-    return {**fields, **(fields.pop("activity") or {})}
+    """A row as JSON: its activity beside its name; all null where there is none."""
+    row_fields = asdict(row)
+    activity = row_fields.pop("activity") or dict.fromkeys(each.name for each in fields(Activity))
+    return {**row_fields, **activity}
 
 
 def _note(told: ServiceLoad) -> str:

@@ -87,7 +87,8 @@ async def test_json_is_one_line_and_its_rates_are_counts_over_seconds(platform: 
     assert rates["completion_tokens"] == pytest.approx(50 * rates["requests"])
     assert rates["preemptions"] == 0
     assert services["llama"]["usage"] == pytest.approx(0.6)
-    assert "per_second" not in services["gpt"]
+    assert services["gpt"]["per_second"] is None
+    assert "activity" not in services["llama"]
     assert (frame["problem"], services["gateway"]["state"]) == (None, "-")
 
 
