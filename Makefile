@@ -10,7 +10,7 @@ CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag check lock clean
+.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag monitor load soak generated check lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ lock: setup ## Pin every extra again, from pyproject.toml
 
 proto: setup ## Generate the Python stubs from the contract
 	$(RUN) -m grpc_tools.protoc -Iproto --python_out=clients --pyi_out=clients --grpc_python_out=clients $(PROTOS)
+
+generated: setup ## Write again what has its source elsewhere: dashboards, docs/metrics.md, manifests
+	$(RUN) -m deploy.metrics_catalogue
+	$(RUN) -m deploy.grafana_dashboards
+	$(RUN) -m deploy.kubernetes
 
 fmt: setup ## Format the code
 	$(BIN)/ruff format $(CODE)
@@ -79,6 +84,15 @@ down: setup ## Stop it; no process is left
 
 demo: up ## Start it and take a guided tour; leaves it running
 	@$(RUN) -m deploy.demo
+
+monitor: up ## Watch it with a Prometheus on this machine, alerts included, until Ctrl-C
+	@$(RUN) -m deploy.monitor
+
+load: up ## Measure its capacity, then ask for 0.8 and 4 times as much, and judge
+	@$(RUN) -m tests.load overload
+
+soak: up ## Ten minutes of everything, and whether memory and open files stay as they are
+	@$(RUN) -m tests.load soak
 
 bench: setup ## Our engine beside Hugging Face, and what the platform adds on top
 	$(RUN) -m tests.bench.engine
