@@ -74,8 +74,10 @@ def _environment() -> str:
         **serve_settings(),
         "ORRERY_API_KEYS_FILE": "/etc/orrery/api-keys",
         "HF_HUB_OFFLINE": "1",
-        # Logs are the pod's.
+        # Logs are the pod's: services' lines of JSON, of Ray what is worth a warning.
         "RAY_LOG_TO_STDERR": "1",
+        "RAY_SERVE_LOG_TO_STDERR": "1",
+        "RAY_BACKEND_LOG_LEVEL": "warning",
         # Ports below those that the system gives to connections.
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(FIRST_REPLICA_PORT),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(FIRST_REPLICA_PORT + REPLICA_PORTS),

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from deploy.kubernetes import K8S, OVERLAYS
 from deploy.redis_server import RedisFolder, Supervisor
@@ -42,6 +43,17 @@ def test_every_document_validates_strictly(documents: list[Manifest]) -> None:
         "RayService",
         "Service",
         "StatefulSet",
+    }
+
+
+def test_the_pod_that_models_are_copied_through_validates(documents: list[Manifest]) -> None:
+    pod = yaml.safe_load((K8S / "copy-models.yaml").read_text())
+    check(pod)
+    claim = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+    assert claim in {
+        document["metadata"]["name"]
+        for document in documents
+        if document["kind"] == "PersistentVolumeClaim"
     }
 
 
