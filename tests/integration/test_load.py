@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from orrery import AsyncClient
 from tests.conftest import REPOSITORY, Platform
 from tests.load.__main__ import main
-from tests.load.asks import MIXED_SHARES
-from tests.load.outcomes import OK
+from tests.load.arrivals import Arrival
+from tests.load.asks import MIXED_SHARES, Size, Subject, draw_ask
+from tests.load.driver import open_loop
+from tests.load.outcomes import OK, REFUSED
+from tests.load.session import TRANSPORTS, Target, connected
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -43,15 +49,36 @@ def wholes(report: dict[str, Any]) -> list[Summary]:
     return [next(iter(run["groups"].values())) for run in report["runs"]]
 
 
-def test_an_overload_is_answered_or_refused_and_nothing_else(reports: Path) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_more_at_once_than_there_is_room_for_are_answered_or_refused(
+    platform: Platform, transport: str
+) -> None:
+    model, size = "orrery-llama", Size(8, 8)
+    async with AsyncClient(platform.grpc_target) as client:
+        info = await client.model(model)
+    room = info.limits.max_running + info.limits.max_waiting
+    subject, rng = Subject(model, info.vocab_size), Random(0)
+    async with connected(Target(platform.grpc_target, platform.http_url), [transport]) as one:
+        outcomes = await open_loop(
+            [Arrival(0.0, size)] * (2 * room + 64),
+            lambda size: draw_ask("generation", subject, rng, size),
+            one,
+            drain_s=120,
+        )
+    assert Counter(outcome.status for outcome in outcomes).keys() == {OK, REFUSED}
+    assert len(outcomes) == 2 * room + 64
+    assert all(o.num_tokens == size.output_tokens for o in outcomes if o.status == OK)
+    assert all(o.retry_after_s for o in outcomes if o.status == REFUSED)
+
+
+def test_an_overload_ends_every_request_in_one_way(reports: Path) -> None:
     main(["overload", "--duration", "5"])  # its status judges times, too
     report = report_in(reports)
-    assert set(report["capacity"]) == {"grpc", "http"}
+    assert set(report["capacity"]) == set(TRANSPORTS)
     for whole in wholes(report):
         assert whole["errors"] == {}
         assert whole["num_ok"] > 0
         assert whole["refusals"]["num_without_retry_after"] == 0
-    assert all(whole["num_refused"] > 0 for whole in wholes(report)[1::2])  # above the capacity
 
 
 def test_everything_that_is_served_is_asked_for_over_both_transports(reports: Path) -> None:
@@ -62,7 +89,7 @@ def test_everything_that_is_served_is_asked_for_over_both_transports(reports: Pa
         f"  {kind} over {transport}"
         for kind in MIXED_SHARES
         if kind != "images"  # too few of them to be sure of both
-        for transport in ("grpc", "http")
+        for transport in TRANSPORTS
     }
     assert wholes(report)[0]["errors"] == {}
 

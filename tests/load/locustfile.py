@@ -31,6 +31,8 @@ from tests.load.summary import Objective
 
 grpc_gevent.init_gevent()
 
+_DRAIN_S = 60.0  # at the end, what is under way may take so long, unless --stop-timeout says less
+
 _console = Console(stderr=True)
 
 
@@ -62,6 +64,7 @@ def _start(environment: Environment, **_: Any) -> None:
         environment.process_exit_code = 1
         environment.runner.quit()
         return
+    environment.stop_timeout = environment.stop_timeout or _DRAIN_S
     options = environment.parsed_options
     served = look_up(running, options.model, options.workload)
     environment.asking = _Asking(Target.of(running), served, options.workload)

@@ -96,5 +96,5 @@ def test_locusts_users_ask_and_leave_the_same_report(toy: Toy, user: str) -> Non
     )
     assert result.returncode == 0, result.stdout + result.stderr
     (whole,) = kept(toy.data_dir / ".orrery/load")["runs"][0]["groups"].values()
-    assert whole["num_ok"] == whole["num_requests"] > 3, whole
+    assert whole["num_ok"] == whole["num_requests"] >= 3, whole
     assert whole["first"]["count"] == whole["num_ok"]

@@ -57,7 +57,7 @@ def test_latencies_are_those_of_answers_and_refusals_have_their_own() -> None:
         an_outcome(REFUSED, total_s=0.004, retry_after_s=1.0),
         an_outcome(REFUSED, total_s=0.006, retry_after_s=3.0),
         an_outcome(REFUSED, total_s=0.005),
-        an_outcome("UNAVAILABLE", first_s=9.0, total_s=9.0),
+        an_outcome("UNAVAILABLE", first_s=1.5, total_s=1.5),
     ]
     summary = summarize(outcomes, 2.0, Objective())
     assert (summary.first.count, summary.first.max) == (1, 0.2)
@@ -89,6 +89,13 @@ def test_an_answer_is_good_when_it_keeps_the_objective(
     summary = summarize([an_outcome(**changes), an_outcome()], 1.0, objective)
     assert summary.goodput_rate == 1 + good
     assert summary.goodput_share == (1 + good) / 2
+
+
+def test_rates_of_answers_count_the_time_until_the_last_of_them() -> None:
+    outcomes = [an_outcome(), an_outcome(planned_s=4.0, total_s=6.0, num_tokens=8)]
+    summary = summarize(outcomes, 5.0, Objective())
+    assert summary.offered_rate == 2 / 5
+    assert (summary.completed_rate, summary.tokens_rate) == (2 / 10, 1.0)
 
 
 def test_the_completion_rate_counts_answers_that_end_within_the_interval() -> None:
