@@ -86,8 +86,8 @@ def test_an_answer_is_good_when_it_keeps_the_objective(
     changes: dict[str, object], good: bool
 ) -> None:
     objective = Objective(first_s=0.2, gap_s=0.05, total_s=1.0)
-    summary = summarize([an_outcome(**changes), an_outcome()], 1.0, objective)
-    assert summary.goodput_rate == 1 + good
+    summary = summarize([an_outcome(**changes), an_outcome()], 2.0, objective)
+    assert summary.goodput_rate == (1 + good) / 2
     assert summary.goodput_share == (1 + good) / 2
 
 
