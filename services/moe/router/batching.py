@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class LayerBatcher(Generic[ResultT]):
         self._run = run
         self._config = config
         self._gathering: dict[int, Batch[ResultT]] = {}  # by layer; not begun
-        self._begun: set[asyncio.Task[None]] = set()
+        self._begun: set[asyncio.Task[Any]] = set()
         self._last_s: dict[Hashable, float] = {}  # when each source sent its last tokens
         self._asking: Counter[Hashable] = Counter()  # by source: what waits for its output
 
@@ -94,33 +94,52 @@ class LayerBatcher(Generic[ResultT]):
         Raises what `run` raises.
         """
         self._last_s[source] = time.monotonic()
+        self._asking[source] += 1
+        done: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        entry = _Entry(hidden, source, done)
+        try:
+            all_are_there = self._all_are_there()
+            if all_are_there and layer not in self._gathering:
+                self._begin_all()
+                return await self._alone(Batch(layer, [entry], len(hidden)))
+            batch = self._join(layer, entry)
+            if all_are_there:
+                self._begin_all()
+            try:
+                return await done
+            finally:
+                self._leave(batch, entry)
+        finally:
+            self._asking[source] -= 1
+
+    async def _alone(self, batch: Batch[ResultT]) -> ResultT:
+        """Computes a batch that nobody else can join, in the caller's own task."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._begun.add(task)
+        try:
+            return (await self._run(batch))[0]
+        finally:
+            self._begun.discard(task)
+
+    def _join(self, layer: int, entry: _Entry[ResultT]) -> Batch[ResultT]:
+        num_tokens = len(entry.hidden)
         batch = self._gathering.get(layer)
-        if batch is not None and batch.num_tokens + len(hidden) > self._config.max_tokens:
+        if batch is not None and batch.num_tokens + num_tokens > self._config.max_tokens:
             self._begin(batch)
             batch = None
         if batch is None:
             batch = self._gathering[layer] = Batch(layer)
             self._wait_for_others(batch)
-        done: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        entry = _Entry(hidden, source, done)
         batch.entries.append(entry)
-        batch.num_tokens += len(hidden)
-        self._asking[source] += 1
+        batch.num_tokens += num_tokens
         if batch.num_tokens >= self._config.max_tokens:
             self._begin(batch)
-        if self._all_are_there():
-            for waiting in list(self._gathering.values()):
-                self._begin(waiting)
-        try:
-            return await done
-        finally:
-            self._asking[source] -= 1
-            self._leave(batch, entry)
+        return batch
 
     async def close(self) -> None:
         """Ends what is under way."""
-        for batch in list(self._gathering.values()):
-            self._begin(batch)
+        self._begin_all()
         for work in self._begun:
             work.cancel()
         await asyncio.gather(*self._begun, return_exceptions=True)
@@ -148,6 +167,10 @@ class LayerBatcher(Generic[ResultT]):
                     loop.call_soon(look_again)
 
         loop.call_soon(look_again)
+
+    def _begin_all(self) -> None:
+        for batch in list(self._gathering.values()):
+            self._begin(batch)
 
     def _begin(self, batch: Batch[ResultT]) -> None:
         if self._gathering.get(batch.layer) is not batch:

@@ -143,10 +143,10 @@ class Dispatcher:
         try:
             hidden = batch.hidden()
             plan = await self._offloaded(hidden, lambda: self._plan(batch.layer, hidden))
-            # Once the rows are on their way: nobody waits for it.
-            asyncio.get_running_loop().call_later(0, self._count, batch, plan)
             rows = await self._exchange.compute(plan.rows, progress)
             output = await self._offloaded(hidden, lambda: self._combine(plan, rows))
+            # After the answer has left: no decoder waits for it.
+            asyncio.get_running_loop().call_later(0, self._count, batch, plan)
             return _shares(batch, plan, output, progress.placement_version)
         finally:
             del self._progress[batch]

@@ -98,7 +98,9 @@ class ShardService:
 
     def _done(self, work: ShardWork, done: Computed) -> Computed:
         self._num_rows_done += len(work.rows)
-        self._metrics.computed(len(work.rows), done.queue_s, done.compute_s)
+        # After the answer has left: no router waits for it.
+        loop = asyncio.get_running_loop()
+        loop.call_later(0, self._metrics.computed, len(work.rows), done.queue_s, done.compute_s)
         return done
 
     async def load(self, keys: Iterable[ExpertKey], deadline_s: float) -> None:
