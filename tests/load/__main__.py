@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from deploy.demo_data import Running, running_platform
+from orrery import OrreryError
 from tests.load import overload, plots, soak
 from tests.load.arrivals import Arrival, bursts, poisson, replay
 from tests.load.asks import WORKLOADS, draw_ask
@@ -30,10 +31,11 @@ from tests.load.driver import Drawer, open_loop
 from tests.load.report import Run, Verdict, new_folder, show_runs, show_verdicts, write_report
 from tests.load.session import TRANSPORTS, Served, Target, connected, look_up
 from tests.load.summary import Objective
-from tests.load.trace import TraceError, read_trace, synthesize, write_trace
+from tests.load.trace import read_trace, synthesize, write_trace
 
 _DRAIN_S = 60.0
-_SAMPLE_INTERVAL_S = 5.0
+_SAMPLE_INTERVAL_S = 5.0  # of a long soak
+_MIN_SAMPLES = 60
 _WARM_UP_SHARE = 0.2  # of a soak
 
 
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         served = look_up(running, options.model, options.workload)
         return asyncio.run(_COMMANDS[options.command](options, running, served, console))
-    except (TraceError, OSError, ValueError) as error:
+    except (OrreryError, overload.NoAnswerError, OSError, ValueError) as error:
         console.print(f"[bold red]error:[/] {error}")
         return 1
 
@@ -79,11 +81,10 @@ async def _soak(
 ) -> int:
     rng = random.Random(options.seed)
     duration_s = 60.0 * options.minutes
+    interval_s = min(_SAMPLE_INTERVAL_S, duration_s / _MIN_SAMPLES)
     samples: list[soak.Sample] = []
     async with connected(Target.of(running), options.over) as transports:
-        watching = asyncio.create_task(
-            soak.watch(running.state.platform_id, _SAMPLE_INTERVAL_S, samples)
-        )
+        watching = asyncio.create_task(soak.watch(running.state.platform_id, interval_s, samples))
         with console.status(f"{options.workload} for {options.minutes:g} minutes"):
             arrivals = poisson(options.rate, duration_s, rng)
             draw = _drawer(options, served, rng)

@@ -17,7 +17,7 @@ from tests.load.driver import Drawer, Transport, closed_loop, open_loop
 from tests.load.report import Run, Verdict
 from tests.load.summary import Objective, Summary, completion_rate
 
-__all__ = ["ABOVE", "BELOW", "Overload", "judge", "measure_overload"]
+__all__ = ["ABOVE", "BELOW", "NoAnswerError", "Overload", "judge", "measure_overload"]
 
 BELOW = 0.8
 ABOVE = 4.0
@@ -27,6 +27,10 @@ MOST_REFUSAL_S = 0.05
 _WARM_UP_SHARE = 0.2  # of the closed loop
 _DRAIN_S = 60.0
 _MS = 1e3
+
+
+class NoAnswerError(Exception):
+    """Nothing was answered whose rate could be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ async def measure_overload(
 ) -> Overload:
     """Three times `duration_s`, and what is needed to answer what is left at the end of each.
 
-    Raises `RuntimeError` where the closed loop got no answer at all.
+    Raises `NoAnswerError` where the closed loop got none.
     """
     capacity = await _capacity(transport, draw, num_callers, duration_s)
     runs = []
@@ -79,7 +83,7 @@ async def _capacity(
     capacity = completion_rate(outcomes, _WARM_UP_SHARE * duration_s, duration_s)
     if not capacity:
         statuses = sorted({outcome.status for outcome in outcomes})
-        raise RuntimeError(
+        raise NoAnswerError(
             f"{transport.name}: no answer within {duration_s:g} s, but {', '.join(statuses)}"
         )
     return capacity

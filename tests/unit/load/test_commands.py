@@ -64,6 +64,23 @@ def test_a_trace_that_does_not_fit_the_model_is_refused(
     )
 
 
+def test_a_model_that_nobody_serves_is_refused(
+    command_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--model", "nobody"]) == 1
+    assert "nobody" in capsys.readouterr().out
+    assert not command_folder.exists()
+
+
+def test_overload_ends_as_its_verdicts_say(command_folder: Path) -> None:
+    status = main(["overload", *MODEL, "--over", "grpc", "--duration", "0.6"])
+    report = kept(command_folder)
+    assert report["capacity"]["grpc"] > 0
+    assert [run["name"] for run in report["runs"]] == ["grpc, 0.8x capacity", "grpc, 4x capacity"]
+    assert len(report["verdicts"]) == 5
+    assert status == (0 if all(verdict["holds"] for verdict in report["verdicts"]) else 1)
+
+
 def test_make_trace_writes_the_trace_of_its_seed(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv")]
     for path, seed in zip(paths, ("1", "1", "2"), strict=True):
