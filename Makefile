@@ -86,7 +86,7 @@ demo: up ## Start it and take a guided tour; leaves it running
 	@$(RUN) -m deploy.demo
 
 monitor: up ## Watch it with a Prometheus on this machine, alerts included, until Ctrl-C
-	@$(RUN) -m deploy.monitor
+	@$(RUN) -m deploy.monitor $(if $(PROMETHEUS),--binary $(PROMETHEUS))
 
 load: up ## Measure its capacity, then ask for 0.8 and 4 times as much, and judge
 	@$(RUN) -m tests.load overload
