@@ -40,31 +40,36 @@ class Frame:
 
 
 def draw_frame(frame: Frame, remark: str) -> RenderableType:
-    numbers = ("REPLICAS", "RUNNING", "WAITING", "IN USE", "CACHED", "MiB")
-    table = new_table(
-        "APPLICATION", "STATE", *numbers[:3], "PER SECOND", *numbers[3:], "", numbers=numbers
-    )
+    """The services as a table, and below it what else is worth a glance."""
+    headings = ("RUN", "WAIT", "DONE/S", "TOKENS/S", "USED", "HITS", "MiB")
+    table = new_table("APPLICATION", "STATE", *headings, numbers=headings)
     for row in frame.services:
         style = None if row.state in (READY, OTHER) else "red"
-        table.add_row(Text(row.application or "-"), row.state, *_cells(row), style=style)
+        table.add_row(Text(_name(row)), row.state, *_cells(row.activity), style=style)
     heading = Text(f"{frame.at.astimezone():%H:%M:%S}  {frame.target}  {remark}".rstrip())
     problem = Text(f"does not answer: {frame.problem}", style="red") if frame.problem else Text()
-    return Group(heading, problem, table)
+    notes = [Text(f"{_name(row)}: {told}") for row in frame.services if (told := _notes(row))]
+    return Group(heading, problem, table, Text(), *notes)
 
 
-def _cells(row: Row) -> tuple[str | Text, ...]:
-    activity = row.activity
+def _name(row: Row) -> str:
+    """With the number of replicas, where there are several."""
+    num_replicas = row.activity.num_replicas if row.activity else 1
+    return (row.application or "-") + (f" x{num_replicas}" if num_replicas > 1 else "")
+
+
+def _cells(activity: Activity | None) -> tuple[str, ...]:
     if activity is None:
-        return ("-", "-", "-", "-", "-", "-", "-", Text(row.note))
+        return ("-",) * 7
+    rates = activity.per_second
     return (
-        str(activity.num_replicas),
         _count(activity.num_running),
         _count(activity.num_waiting),
-        _per_second(activity.per_second),
+        "-" if rates is None else _done(rates),
+        "-" if rates is None else _tokens(rates),
         _share(activity.usage),
-        _share(_cached(activity.per_second or {})),
+        _share(_cached(rates or {})),
         "-" if activity.resident_bytes is None else f"{activity.resident_bytes / _MIB:.0f}",
-        Text(row.note),
     )
 
 
@@ -76,16 +81,24 @@ def _share(part: float | None) -> str:
     return "-" if part is None else f"{part:.0%}"
 
 
-def _per_second(rates: Mapping[str, float] | None) -> str:
-    """`4.2 requests, 341+1204 tokens`: of the prompts, and generated."""
-    if rates is None:
-        return "-"
-    if "prompt_tokens" not in rates:
-        told = {name: rate for name, rate in rates.items() if not name.startswith("cache_")}
-        return ", ".join(f"{_rate(rate)} {name}" for name, rate in told.items())
-    tokens = f"{_rate(rates['prompt_tokens'])}+{_rate(rates['completion_tokens'])} tokens"
-    preempted = f", {_rate(rates['preemptions'])} preempted" if rates["preemptions"] else ""
-    return f"{_rate(rates['requests'])} requests, {tokens}{preempted}"
+def _done(rates: Mapping[str, float]) -> str:
+    """What the service is for: `4.2 requests`."""
+    name = next(iter(rates))
+    return "-" if name == "tokens" else f"{_rate(rates[name])} {name}"
+
+
+def _tokens(rates: Mapping[str, float]) -> str:
+    """`341+1204`: of the prompts, and generated."""
+    if "prompt_tokens" in rates:
+        return f"{_rate(rates['prompt_tokens'])}+{_rate(rates['completion_tokens'])}"
+    return _rate(rates["tokens"]) if "tokens" in rates else "-"
+
+
+def _notes(row: Row) -> str:
+    rates = row.activity.per_second if row.activity else None
+    further = {name: (rates or {}).get(name, 0.0) for name in ("steps", "preemptions")}
+    told = [f"{_rate(rate)} {name} per second" for name, rate in further.items() if rate]
+    return ", ".join([*told, *filter(None, [row.note])])
 
 
 def _rate(rate: float) -> str:

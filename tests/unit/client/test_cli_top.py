@@ -68,8 +68,8 @@ async def test_once_shows_the_rates_of_one_interval(platform: None) -> None:
     outcome = await orrery("top", "--once", "--interval", "0.2")
     assert outcome.exit_code == 3  # gpt is not ready
     llama = cells(outcome.stdout, "llama")
-    assert llama[:5] == ["llama", "ready", "1", "3", "0"]
-    assert llama[6:8] == ["requests,", llama[7]]
+    assert llama[:4] == ["llama", "ready", "3", "0"]
+    assert llama[5] == "requests"
     assert llama[-3:] == ["60%", "25%", "300"]
     assert cells(outcome.stdout, "gpt")[1] == "NOT_READY"
     assert cells(outcome.stdout, "gateway")[1] == "-"
@@ -202,12 +202,12 @@ async def test_a_router_tells_its_rate_and_its_busiest_expert(
     cluster: RunningCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ORRERY_TARGET", cluster.target)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     await orrery("moe", "analyze", "It opened in 1873, and cost 4200 pounds.")
     outcome = await orrery("top", "--once", "--interval", "0.1")
     assert outcome.exit_code == 0
     assert "busiest expert" in outcome.stdout
-    assert "0 tokens" in outcome.stdout
+    assert max(map(len, outcome.stdout.splitlines())) <= 80
     frame = json.loads((await orrery("top", "--once", "--interval", "0.1", "--json")).stdout)
     (router,) = frame["services"]
     assert (router["model"], router["num_replicas"]) == (MODEL_NAME, 1)
