@@ -19,7 +19,7 @@ _SPAWN_ON_A_TERMINAL = (
     "import os, pty, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
     "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 )
-_ORRERY = "import sys; sys.argv[0] = 'orrery'; from orrery.cli import main; main()"
+ORRERY = "import sys; sys.argv[0] = 'orrery'; from orrery.cli import main; main()"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Terminal:
     """
 
     def __init__(self, *arguments: str, patience_s: float = 60.0, kind: str = "dumb") -> None:
-        command = [sys.executable, "-c", _SPAWN_ON_A_TERMINAL, sys.executable, "-c", _ORRERY]
+        command = [sys.executable, "-c", _SPAWN_ON_A_TERMINAL, sys.executable, "-c", ORRERY]
         self._process = subprocess.Popen(
             [*command, *arguments],
             stdin=subprocess.PIPE,
