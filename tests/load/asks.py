@@ -37,8 +37,8 @@ MIXED_SHARES: Mapping[str, float] = MappingProxyType(
 )
 WORKLOADS = (*MIXED_SHARES, "mixed")
 
-_PROMPT_TOKENS = (32, 96)  # of a request whose size nobody has set
-_OUTPUT_TOKENS = (64, 192)
+_PROMPT_TOKENS = (64, 256)  # of a request whose size nobody has set
+_OUTPUT_TOKENS = (128, 384)
 _NUM_TEXTS = (1, 4)
 _NUM_STEPS = 10
 _SYLLABLES = ("ba", "cor", "del", "fin", "gar", "hol", "jin", "kel", "lum", "mar", "nor", "pel")

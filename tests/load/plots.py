@@ -26,6 +26,7 @@ def draw_runs(runs: Mapping[str, Sequence[Outcome]], path: Path) -> None:
         _draw_arrivals(column[0], outcomes)
         _draw_times(column[1], outcomes)
         _draw_distributions(column[2], outcomes)
+    axes[0, 0].legend(loc="upper right")
     figure.savefig(path, dpi=110)
 
 
@@ -51,7 +52,6 @@ def _draw_arrivals(axes: Axes, outcomes: Sequence[Outcome]) -> None:
         axes.bar(range(length), heights, 1.0, below, align="edge", color=colour, label=status)
         below = [a + b for a, b in zip(below, heights, strict=True)]
     axes.set(xlabel="planned arrival, s", ylabel="requests a second")
-    axes.legend(loc="upper left")
 
 
 def _draw_times(axes: Axes, outcomes: Sequence[Outcome]) -> None:
@@ -76,10 +76,11 @@ def _draw_distributions(axes: Axes, outcomes: Sequence[Outcome]) -> None:
         if values:
             axes.ecdf([_MS * value for value in values], label=f"{label} ({len(values)})")
     axes.set_xscale("log")
+    axes.set_xlim(left=1.0)
     axes.set(xlabel="ms", ylabel="share")
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper left")
 
 
 def _class(outcome: Outcome) -> str:
