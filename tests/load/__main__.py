@@ -17,6 +17,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from deploy.demo_data import Running, running_platform
 from orrery import OrreryError
 from tests.load import overload, plots, soak
 from tests.load.arrivals import Arrival, bursts, poisson, replay
-from tests.load.asks import WORKLOADS, draw_ask
+from tests.load.asks import WORKLOADS, Subject, draw_ask
 from tests.load.driver import Drawer, open_loop
 from tests.load.report import Run, Verdict, new_folder, show_runs, show_verdicts, write_report
 from tests.load.session import TRANSPORTS, Served, Target, connected, look_up
@@ -36,6 +37,7 @@ from tests.load.trace import read_trace, synthesize, write_trace
 _DRAIN_S = 60.0
 _SAMPLE_INTERVAL_S = 5.0  # of a long soak
 _MIN_SAMPLES = 60
+_LENGTHS = ("prompt_tokens", "output_tokens")
 _WARM_UP_SHARE = 0.2  # of a soak
 
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         served = look_up(running, options.model, options.workload)
+        if options.command != "replay":  # its trace says how long
+            served = _of_length(served, options)
         return asyncio.run(_COMMANDS[options.command](options, running, served, console))
     except (OrreryError, overload.NoAnswerError, OSError, ValueError) as error:
         console.print(f"[bold red]error:[/] {error}")
@@ -181,6 +185,11 @@ def _report(
     return 0 if all(verdict.holds for verdict in verdicts) else 1
 
 
+def _of_length(served: Served, options: argparse.Namespace) -> Served:
+    lengths = {name: tuple(getattr(options, name)) for name in _LENGTHS}
+    return replace(served, subject=replace(served.subject, **lengths))
+
+
 def _drawer(options: argparse.Namespace, served: Served, rng: random.Random) -> Drawer:
     return lambda size: draw_ask(options.workload, served.subject, rng, size)
 
@@ -204,6 +213,15 @@ def _parser() -> argparse.ArgumentParser:
     single = _command(commands, "run", workload="generation")
     single.add_argument("--duration", type=_positive, default=30.0, help="seconds")
     single.add_argument("--rate", type=_positive, default=5.0, help="requests a second")
+    for parser_with_lengths in (judged, long, single):
+        for name in _LENGTHS:
+            parser_with_lengths.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=int,
+                nargs=2,
+                default=getattr(Subject("any", vocab_size=1), name),
+                metavar=("LEAST", "MOST"),
+            )
     single.add_argument("--burst", type=int, default=1, help="requests that come at once")
     traced = _command(commands, "replay", workload="generation", workloads=("generation",))
     traced.add_argument("trace", type=Path, help="CSV of timestamp,prompt_tokens,output_tokens")

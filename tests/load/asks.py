@@ -37,8 +37,6 @@ MIXED_SHARES: Mapping[str, float] = MappingProxyType(
 )
 WORKLOADS = (*MIXED_SHARES, "mixed")
 
-_PROMPT_TOKENS = (64, 256)  # of a request whose size nobody has set
-_OUTPUT_TOKENS = (128, 384)
 _NUM_TEXTS = (1, 4)
 _NUM_STEPS = 10
 _SYLLABLES = ("ba", "cor", "del", "fin", "gar", "hol", "jin", "kel", "lum", "mar", "nor", "pel")
@@ -56,12 +54,24 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What requests are about: the model, its vocabulary, the documents' questions."""
+    """What requests are about: the model, its vocabulary, the documents' questions.
+
+    Sizes are the least and the most tokens of requests that are not given one of their own. Raises
+    `ValueError` where they are no such pair.
+    """
 
     model: str
     vocab_size: int
+    prompt_tokens: tuple[int, int] = (64, 256)
+    output_tokens: tuple[int, int] = (128, 384)
     collection: str = ""
     questions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "output_tokens"):
+            least, most = getattr(self, name)
+            if not 1 <= least <= most:
+                raise ValueError(f"{name}: expected 1 <= least <= most, got {least} {most}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,7 @@ def draw_ask(
     """
     if workload == "mixed":
         workload = rng.choices(list(MIXED_SHARES), list(MIXED_SHARES.values()))[0]
-    size = size or Size(rng.randint(*_PROMPT_TOKENS), rng.randint(*_OUTPUT_TOKENS))
+    size = size or Size(rng.randint(*subject.prompt_tokens), rng.randint(*subject.output_tokens))
     return workload, _draw(workload, subject, rng, size)
 
 

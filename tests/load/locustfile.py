@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import grpc.experimental.gevent as grpc_gevent
 from locust import User, constant, events, task
 from locust.env import Environment
@@ -55,6 +56,12 @@ class _Asking:
 def _add_options(parser: Any) -> None:
     parser.add_argument("--workload", choices=WORKLOADS, default="generation")
     parser.add_argument("--model", default="orrery-llama")
+
+
+@events.init.add_listener
+def _tell_gevent_the_time(**_: Any) -> None:
+    """Its clock stood still while all this was imported: a run of seconds would end at once."""
+    gevent.get_hub().loop.update_now()
 
 
 @events.test_start.add_listener

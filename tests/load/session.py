@@ -55,7 +55,7 @@ def look_up(running: Running, model: str, workload: str) -> Served:
             ingest(client, folder)
             lines = folder.questions.read_text().splitlines()
             questions = tuple(json.loads(line)["question"] for line in lines)
-    subject = Subject(model, info.vocab_size, COLLECTION, questions)
+    subject = Subject(model, info.vocab_size, collection=COLLECTION, questions=questions)
     return Served(subject, info.limits.max_running, info.max_model_len)
 
 

@@ -16,8 +16,8 @@ from tests.load.asks import Subject
 from tests.load.session import Target
 
 # Room for four at a time and two in line.
-SETTINGS = ToySettings(step_s=0.002, max_running=4, max_waiting=2)
-SUBJECT = Subject(MODEL_NAME, vocab_size=256)
+SETTINGS = ToySettings(step_s=0.001, max_model_len=2048, max_running=4, max_waiting=2)
+SUBJECT = Subject(MODEL_NAME, vocab_size=256, prompt_tokens=(4, 16), output_tokens=(8, 24))
 
 
 @dataclass(frozen=True, slots=True)

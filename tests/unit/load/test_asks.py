@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.load.asks import MIXED_SHARES, WORKLOADS, Completion, Size, Subject, draw_ask
 
@@ -29,6 +31,23 @@ def test_a_completion_has_the_size_that_is_asked_for() -> None:
     assert isinstance(ask, Completion)
     assert (len(ask.prompt), ask.max_tokens) == (17, 5)
     assert all(0 <= token < SUBJECT.vocab_size for token in ask.prompt)
+
+
+@given(st.integers(1, 50), st.integers(0, 50), st.integers(0, 1 << 32))
+def test_lengths_are_drawn_between_the_least_and_the_most(least: int, more: int, seed: int) -> None:
+    bounds = (least, least + more)
+    subject = Subject("model", 32, prompt_tokens=bounds, output_tokens=bounds)
+    _, ask = draw_ask("generation", subject, Random(seed))
+    assert isinstance(ask, Completion)
+    assert bounds[0] <= len(ask.prompt) <= bounds[1]
+    assert bounds[0] <= ask.max_tokens <= bounds[1]
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "output_tokens"])
+@pytest.mark.parametrize("bounds", [(0, 4), (5, 4), (-1, -1)])
+def test_lengths_that_are_none_are_refused_by_name(name: str, bounds: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected 1 <= least <= most"):
+        Subject("model", 32, **{name: bounds})  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_asked_is_refused_by_name() -> None:

@@ -18,6 +18,7 @@ from tests.load.trace import TraceRow, write_trace
 from tests.unit.load.conftest import SUBJECT, Toy
 
 MODEL = ("--model", SUBJECT.model)
+SHORT = ("--prompt-tokens", "4", "16", "--output-tokens", "8", "24")
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 def test_run_offers_what_its_options_say(command_folder: Path) -> None:
     options = ("--workload", "chat", "--rate", "40", "--duration", "0.5", "--burst", "4")
-    assert main(["run", *MODEL, *options, "--seed", "3"]) == 0
+    assert main(["run", *MODEL, *SHORT, *options, "--seed", "3"]) == 0
     whole, *groups = kept(command_folder)["runs"][0]["groups"].values()
     assert whole["num_requests"] % 4 == 0
     assert whole["num_requests"] > 0
@@ -57,9 +58,9 @@ def test_a_trace_that_does_not_fit_the_model_is_refused(
     command_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace = tmp_path / "trace.csv"
-    write_trace(trace, [TraceRow(0.0, Size(400, 400))])
+    write_trace(trace, [TraceRow(0.0, Size(2000, 100))])
     assert main(["replay", str(trace), *MODEL]) == 1
-    assert "output_tokens: expected prompt and output of at most 512" in " ".join(
+    assert "output_tokens: expected prompt and output of at most 2048" in " ".join(
         capsys.readouterr().out.split()
     )
 
@@ -73,7 +74,7 @@ def test_a_model_that_nobody_serves_is_refused(
 
 
 def test_overload_ends_as_its_verdicts_say(command_folder: Path) -> None:
-    status = main(["overload", *MODEL, "--over", "grpc", "--duration", "0.6"])
+    status = main(["overload", *MODEL, *SHORT, "--over", "grpc", "--duration", "1"])
     report = kept(command_folder)
     assert report["capacity"]["grpc"] > 0
     assert [run["name"] for run in report["runs"]] == ["grpc, 0.8x capacity", "grpc, 4x capacity"]
@@ -99,7 +100,7 @@ def test_a_rate_that_is_none_is_refused(value: str) -> None:
 def test_locusts_users_ask_and_leave_the_same_report(toy: Toy, user: str) -> None:
     command = ["-f", str(REPOSITORY / "tests/load/locustfile.py"), user, *MODEL, "--headless"]
     result = subprocess.run(
-        [sys.executable, "-m", "locust", *command, "-u", "3", "-r", "3", "-t", "2s"],
+        [sys.executable, "-m", "locust", *command, "-u", "3", "-r", "3", "-t", "4s"],
         cwd=toy.data_dir,
         env={
             **os.environ,

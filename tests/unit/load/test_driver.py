@@ -68,7 +68,7 @@ async def test_what_the_platform_does_not_serve_ends_by_its_reason(
 
 
 async def test_what_is_under_way_at_the_end_is_cancelled_and_given_back(toy: Toy) -> None:
-    arrivals = [Arrival(0.0, Size(8, 500))] * 3  # a second each
+    arrivals = [Arrival(0.0, Size(8, 1500))] * 3  # more than a second each
     async with connected(toy.target, TRANSPORTS) as transports:
         outcomes = await open_loop(arrivals, completion, transports, drain_s=0.1)
     assert [outcome.status for outcome in outcomes] == ["UNFINISHED"] * 3
