@@ -186,8 +186,10 @@ def _report(
 
 
 def _of_length(served: Served, options: argparse.Namespace) -> Served:
-    lengths = {name: tuple(getattr(options, name)) for name in _LENGTHS}
-    return replace(served, subject=replace(served.subject, **lengths))
+    subject = replace(
+        served.subject, prompt_tokens=options.prompt_tokens, output_tokens=options.output_tokens
+    )
+    return replace(served, subject=subject)
 
 
 def _drawer(options: argparse.Namespace, served: Served, rng: random.Random) -> Drawer:
