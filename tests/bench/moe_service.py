@@ -196,8 +196,8 @@ def print_results(console: Console, results: list[Measurement], moved: dict[str,
         [
             f"{one.num_tokens} tokens, {one.num_decoders} decoders",
             f"{one.local_ms:.2f}",
-            f"+{one.added_ms:.2f}",
-            f"+{one.added_without_batching_ms:.2f}",
+            f"{one.added_ms:+.2f}",
+            f"{one.added_without_batching_ms:+.2f}",
         ]
         for one in results
     ]
