@@ -50,7 +50,7 @@ def _run(options: local.Options, console: Console) -> int:
     state = local.up(options, console)
     try:
         node.disconnect()
-        _end_on_sigterm()  # Ray has set it to something of its own
+        _end_on_sigterm()  # leaving Ray has set it to the system's own
         local.show_addresses(state, time.monotonic() - started, console)
         while find_processes(state.platform_id):
             time.sleep(POLL_S)

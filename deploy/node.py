@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -84,7 +85,10 @@ def connect(address: str, environment: dict[str, str]) -> None:
     os.environ.update(environment)
     import ray
 
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     ray.init(address=address, namespace="serve", log_to_driver=False, logging_level="ERROR")
+    # Ray has taken the signal for itself, and would end us where the caller has things to undo.
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def disconnect() -> None:

@@ -74,7 +74,8 @@ def ray_environment(
         "REDIS_URL": redis_url,
         # No token file in the home folder.
         "RAY_AUTH_MODE": "disabled",
-        "RAY_SERVE_LOG_TO_STDERR": "0",
+        # Else Serve takes what services log for its own, and drops it below its level.
+        "RAY_SERVE_LOG_TO_STDERR": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_ports.start),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(grpc_ports.stop),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
