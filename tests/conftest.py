@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes is the machine's affair.
+settings.register_profile("orrery", deadline=None)
+settings.load_profile("orrery")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

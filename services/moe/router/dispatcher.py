@@ -37,6 +37,7 @@ INLINE_NUMBERS = 1 << 18
 # A caller is told that experts are missing a moment before its own clock cuts the call.
 _MARGIN_SHARE, _MOST_MARGIN_S = 0.1, 0.25
 _RETRY_AFTER_S = 0.1  # of a call that comes while too many wait
+_LOST_RETRY_AFTER_S = 1.0  # of one that waited in vain for a shard
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class Dispatcher:
         self._load = load
         self._metrics = metrics
         self._limits = config.limits
-        self._progress: dict[Batch[Dispatched], Progress] = {}
+        self._progress: dict[int, Progress] = {}  # of each call's batch, by the id of its tensor
         self.batcher = LayerBatcher[Dispatched](self._run, config.batching)
         self.num_waiting_tokens = 0  # of calls that have no output yet
         self.num_tokens_done = 0
@@ -106,7 +107,9 @@ class Dispatcher:
                 async with asyncio.timeout(left_s):
                     done = await self.batcher.submit(layer, hidden, source)
         except TimeoutError:
-            raise self._late(hidden) from None
+            raise _late(self._progress.get(id(hidden))) from None
+        finally:
+            self._progress.pop(id(hidden), None)
         self._metrics.dispatched(layer, time.monotonic() - started_s)
         self.num_tokens_done += len(hidden)
         return done
@@ -127,29 +130,18 @@ class Dispatcher:
         finally:
             self.num_waiting_tokens -= num_tokens
 
-    def _late(self, hidden: Tensor) -> DependencyDown | DeadlineExceeded:
-        for batch, progress in self._progress.items():
-            own = any(entry.hidden is hidden for entry in batch.entries)
-            if own and progress.waits_for is not None:
-                return DependencyDown(
-                    f"no shard that holds {progress.waits_for} answers", retry_after_s=1.0
-                )
-        return DeadlineExceeded(
-            "the deadline passed before the experts had answered", stage="dispatch"
-        )
-
     async def _run(self, batch: Batch[Dispatched]) -> list[Dispatched]:
-        progress = self._progress[batch] = Progress()
-        try:
-            hidden = batch.hidden()
-            plan = await self._offloaded(hidden, lambda: self._plan(batch.layer, hidden))
-            rows = await self._exchange.compute(plan.rows, progress)
-            output = await self._offloaded(hidden, lambda: self._combine(plan, rows))
-            # After the answer has left: no decoder waits for it.
-            asyncio.get_running_loop().call_later(0, self._count, batch, plan)
-            return _shares(batch, plan, output, progress.placement_version)
-        finally:
-            del self._progress[batch]
+        progress = Progress()
+        for entry in batch.entries:
+            if not entry.done.done():  # its caller has not left
+                self._progress[id(entry.hidden)] = progress
+        hidden = batch.hidden()
+        plan = await self._offloaded(hidden, lambda: self._plan(batch.layer, hidden))
+        rows = await self._exchange.compute(plan.rows, progress)
+        output = await self._offloaded(hidden, lambda: self._combine(plan, rows))
+        # After the answer has left: no decoder waits for it.
+        asyncio.get_running_loop().call_later(0, self._count, batch, plan)
+        return _shares(batch, plan, output, progress.placement_version)
 
     async def _offloaded(self, hidden: Tensor, work: Callable[[], T]) -> T:
         return await offload_if_large(hidden.numel(), work, above=INLINE_NUMBERS)
@@ -196,6 +188,15 @@ class Dispatcher:
     def _combine(self, plan: _Plan, rows: Tensor) -> Tensor:
         output = combine(rows, plan.positions, plan.weights)
         return self._gates.add_shared(plan.rows.layer, plan.rows.hidden, output)
+
+
+def _late(progress: Progress | None) -> DependencyDown | DeadlineExceeded:
+    """What a call is told whose time is up. None: its batch has not begun."""
+    if progress is not None and progress.waits_for is not None:
+        return DependencyDown(
+            f"no shard that holds {progress.waits_for} answers", retry_after_s=_LOST_RETRY_AFTER_S
+        )
+    return DeadlineExceeded("the deadline passed before the experts had answered", stage="dispatch")
 
 
 def _shares(

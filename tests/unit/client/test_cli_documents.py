@@ -235,9 +235,9 @@ async def test_status_shows_each_service_with_its_own_load(platform: FakePlatfor
     outcome = await orrery("status", "--timeout", "5")
     assert outcome.exit_code == 0
     rows = {line.split()[0]: line.split() for line in outcome.stdout.splitlines() if line}
-    assert rows["embedding"] == ["embedding", "mini", "ready", "-", "2", "4"]
-    assert rows["retrieval"][2:5] == ["ready", "-", "0"]
-    assert rows["rag"][2:5] == ["ready", "-", "3"]
+    assert rows["embedding"] == ["embedding", "mini", "-", "ready", "-", "2", "4"]
+    assert rows["retrieval"][3:6] == ["ready", "-", "0"]
+    assert rows["rag"][3:6] == ["ready", "-", "3"]
     assert "retrieval: 1 collections, 7 documents, 9 chunks" in outcome.stdout
     assert "rag: 2 in generate, 1 in search" in outcome.stdout
     report = json.loads((await orrery("status", "--json")).stdout)
