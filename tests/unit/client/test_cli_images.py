@@ -340,7 +340,7 @@ async def test_status_and_models_tell_of_the_embedding_services(
     monkeypatch.setenv("COLUMNS", "80")
     clip.applications = ("clip", "retrieval")
     status = (await orrery("status")).stdout
-    assert ["clip", "mini", "ready"] in [line.split()[:3] for line in status.splitlines()]
+    assert ["clip", "mini", "-", "ready"] in [line.split()[:4] for line in status.splitlines()]
     assert "25% of 4 inputs from the cache" in status
     models = (await orrery("models")).stdout.splitlines()
     assert models[1].split()[:5] == ["mini", "clip", "embedding", "-", "bfloat16"]
