@@ -6,6 +6,7 @@ together); here it runs.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy import local
 from deploy.ports import own_address
 from deploy.processes import find_processes
 from deploy.ray_environment import REPOSITORY
@@ -147,6 +149,15 @@ def test_the_proxys_own_pages_stay_on_loopback(running: Running) -> None:
         if own_address() != "127.0.0.1":
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((own_address(), port), timeout=5)
+
+
+def test_services_log_in_lines_of_json(running: Running) -> None:
+    """Serve would take them for its own and drop what is below its level."""
+    logs = (local._run_dir(running.state.platform_id) / "session_latest/logs").glob("worker-*.err")
+    lines = [line for log in logs for line in log.read_text().splitlines()]
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    ready = [event["model"] for event in events if event["event"] == "ready" and "model" in event]
+    assert ready.count("orrery-llama") == 2
 
 
 def test_it_ends_in_order_when_told_and_leaves_nothing(running: Running) -> None:
