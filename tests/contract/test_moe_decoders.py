@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -45,7 +45,7 @@ def local(folder: Path) -> Tokens:
 @contextmanager
 def decoders(target: str, folder: Path, timeout_s: float = 20.0) -> Iterator[Callable[..., Tokens]]:
     """Several, each with a stream of its own. The function has them answer prompts together, and
-    calls `in_the_middle` in this thread meanwhile.
+    calls `in_the_middle` in this thread meanwhile: they begin again until it is over.
     """
     with ExitStack() as stack:
         engines = [
@@ -57,22 +57,36 @@ def decoders(target: str, folder: Path, timeout_s: float = 20.0) -> Iterator[Cal
         def generate(
             asked: list[tuple[int, ...]], in_the_middle: Callable[[], None] | None = None
         ) -> Tokens:
-            begun = threading.Event()
+            begun, over = threading.Event(), threading.Event()
+
+            def answer(engine: Decoder, part: list[tuple[int, ...]]) -> Tokens:
+                rounds = [engine.generate(part, on_step=begun.set)]
+                while not over.is_set():
+                    rounds.append(engine.generate(part))
+                return dict(zip(part, map(same, zip(*rounds, strict=True)), strict=True))
+
             parts = [asked[number::NUM_DECODERS] for number in range(NUM_DECODERS)]
-            running = [
-                threads.submit(engine.generate, part, on_step=begun.set)
-                for engine, part in zip(engines, parts, strict=True)
-            ]
-            if in_the_middle is not None:
-                assert begun.wait(30)
-                in_the_middle()
-                assert not any(engine.done() for engine in running), "it was not the middle"
+            running = [threads.submit(answer, *pair) for pair in zip(engines, parts, strict=True)]
+            try:
+                if in_the_middle is not None:
+                    assert begun.wait(30)
+                    in_the_middle()
+            finally:
+                over.set()
             found: Tokens = {}
-            for part, answers in zip(parts, running, strict=True):
-                found |= dict(zip(part, answers.result(timeout=120), strict=True))
+            for answers in running:
+                found |= answers.result(timeout=120)
             return found
 
         yield generate
+
+
+def same(answers: Iterable[list[int] | None]) -> list[int] | None:
+    """What a prompt was answered each time; None where it once was not."""
+    given = list(answers)
+    found = [tokens for tokens in given if tokens is not None]
+    assert all(tokens == found[0] for tokens in found)
+    return None if None in given else found[0]
 
 
 def check_idle(target: str, num_streams: int = NUM_DECODERS) -> None:
