@@ -25,16 +25,16 @@ class RouterMetrics:
         self._imbalance = gauge(
             "moe_load_max_over_mean", "Busiest expert's tokens over the mean, of the window.", layer
         )
-        self._entropy = gauge("moe_gate_entropy", "Mean over the window's tokens, in nats.", layer)
+        self._entropy = gauge("moe_gate_entropy", "Gate's entropy, mean over the window's tokens, in nats.", layer)
         self._dropped_fraction = gauge(
-            "moe_dropped_fraction", "Of tokens times experts, over the window.", layer
+            "moe_dropped_fraction", "Share of tokens times experts without room, over the window.", layer
         )
         self._tokens = counter("moe_tokens_total", "Tokens that were routed.", layer)
         self._dropped = counter(
             "moe_dropped_total", "Tokens times experts that no room was left for.", layer
         )
         self._dispatch = histogram(
-            "moe_dispatch_seconds", "Of a call, from its tokens to their output.",
+            "moe_dispatch_seconds", "Time of a layer's call, from its tokens to their output.",
             TOKEN_LATENCY_BUCKETS_S, layer,
         )  # fmt: skip
         self._batch_tokens = histogram("moe_batch_tokens", "Tokens of a batch.", _BATCH_BUCKETS)
@@ -46,7 +46,7 @@ class RouterMetrics:
             "moe_shard_failures_total", "Calls to shards that failed.", (*shard, "reason")
         )
         self._hedges = counter("moe_hedged_total", "Calls repeated because one took too long.")
-        self._version = gauge("moe_placement_version", "Of the placement that holds.")
+        self._version = gauge("moe_placement_version", "Version of the placement of experts that holds.")
         self._moves = counter("moe_expert_moves_total", "Experts taken up or given up.")
         self._new_tokens: Counter[int] = Counter()  # since the last flush, by layer
         self._new_dropped: Counter[int] = Counter()
