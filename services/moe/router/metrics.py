@@ -25,9 +25,13 @@ class RouterMetrics:
         self._imbalance = gauge(
             "moe_load_max_over_mean", "Busiest expert's tokens over the mean, of the window.", layer
         )
-        self._entropy = gauge("moe_gate_entropy", "Gate's entropy, mean over the window's tokens, in nats.", layer)
+        self._entropy = gauge(
+            "moe_gate_entropy", "Gate's entropy, mean over the window's tokens, in nats.", layer
+        )
         self._dropped_fraction = gauge(
-            "moe_dropped_fraction", "Share of tokens times experts without room, over the window.", layer
+            "moe_dropped_fraction",
+            "Share of tokens times experts without room, over the window.",
+            layer,
         )
         self._tokens = counter("moe_tokens_total", "Tokens that were routed.", layer)
         self._dropped = counter(
@@ -46,7 +50,9 @@ class RouterMetrics:
             "moe_shard_failures_total", "Calls to shards that failed.", (*shard, "reason")
         )
         self._hedges = counter("moe_hedged_total", "Calls repeated because one took too long.")
-        self._version = gauge("moe_placement_version", "Version of the placement of experts that holds.")
+        self._version = gauge(
+            "moe_placement_version", "Version of the placement of experts that holds."
+        )
         self._moves = counter("moe_expert_moves_total", "Experts taken up or given up.")
         self._new_tokens: Counter[int] = Counter()  # since the last flush, by layer
         self._new_dropped: Counter[int] = Counter()

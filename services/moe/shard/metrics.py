@@ -11,7 +11,9 @@ class ShardMetrics:
     """Made once per shard."""
 
     def __init__(self, registry: MetricsRegistry) -> None:
-        self._rows = registry.counter("moe_shard_computed_rows_total", "Rows that went through experts here.")
+        self._rows = registry.counter(
+            "moe_shard_computed_rows_total", "Rows that went through experts here."
+        )
         self._compute = registry.histogram(
             "moe_shard_compute_seconds", "Time of one call's computing.", TOKEN_LATENCY_BUCKETS_S
         )
@@ -19,7 +21,9 @@ class ShardMetrics:
             "moe_shard_queue_seconds", "Time of one call in line.", TOKEN_LATENCY_BUCKETS_S
         )
         self._experts = registry.gauge("moe_shard_experts", "Experts that the shard holds.")
-        self._bytes = registry.gauge("moe_shard_expert_bytes", "Memory of the experts that are held.")
+        self._bytes = registry.gauge(
+            "moe_shard_expert_bytes", "Memory of the experts that are held."
+        )
 
     def computed(self, num_rows: int, queue_s: float, compute_s: float) -> None:
         """One call is done."""
