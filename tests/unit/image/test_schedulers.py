@@ -153,6 +153,9 @@ def test_plan_equals_diffusers_scheduler(
     expected, got = _by_diffusers(config, sampling, strength), _by_plan(plan, strength)
     assert len(got) == len(expected)
     for i, (ours, theirs) in enumerate(zip(got, expected, strict=True)):
+        if not theirs.isfinite().all():  # of a step between equal sigmas it divides zero by zero
+            assert ours.isfinite().all()
+            return
         # Float32 errors of each step against latents as large as the largest so far.
         scale = max(1.0, float(max(each.abs().max() for each in expected[: i + 1])))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3 * scale)
