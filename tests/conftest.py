@@ -19,6 +19,12 @@ settings.load_profile("orrery")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that need the running platform come last: while it runs, it takes of the processor."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
+
+
 @dataclass(frozen=True)
 class Platform:
     """A platform that runs: where it listens and what it serves."""
