@@ -217,7 +217,7 @@ async def test_bad_experts_to_load_are_refused_by_field(shard: Shard) -> None:
 
 async def test_work_is_answered_as_soon_as_it_is_done(shard: Shard) -> None:
     await shard.load((1, 0), (1, 3))
-    answers = await shard.compute(shard.large_work(1), shard.work(2), shard.work(3))
+    answers = await shard.compute(shard.huge_work(1), shard.work(2), shard.work(3))
     assert [answer.sequence for answer in answers] == [2, 3, 1]
 
 
