@@ -20,17 +20,20 @@ ALL_INTERFACES = "0.0.0.0"  # noqa: S104 - the launcher asks for API keys where 
 # Below the ports that the system gives to connections, above those of Ray's workers.
 FIRST_REPLICA_PORT, LAST_REPLICA_PORT = 20_000, 30_000
 REPLICA_PORTS = 100  # one for each replica, and for those that ended a moment ago
+# Above those that the system gives to connections: nobody takes one by chance before it is used.
+_CHOSEN_PORTS = range(61_000, 65_536)
 
 
 class NoFreePorts(Exception):
-    """There is no block of ports for the replicas."""
+    """All ports that might be taken are in use."""
 
 
 def free_port() -> int:
-    """Any port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Any port on which nobody listens. Raises `NoFreePorts`."""
+    for port in random.SystemRandom().sample(_CHOSEN_PORTS, len(_CHOSEN_PORTS)):
+        if is_free(port):
+            return port
+    raise NoFreePorts(f"no port from {_CHOSEN_PORTS[0]} up is free")
 
 
 def own_address() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,11 @@ def test_a_port_is_free_until_somebody_listens() -> None:
     with socket.create_server(("", port)):
         assert not ports.is_free(port)
     assert ports.is_free(port)
+
+
+def test_a_free_port_is_none_that_a_connection_may_get() -> None:
+    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    assert not any(int(low) <= ports.free_port() <= int(high) for _ in range(50))
 
 
 def test_replicas_of_two_platforms_have_ports_of_their_own() -> None:
