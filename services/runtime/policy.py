@@ -7,21 +7,17 @@ from collections.abc import Callable
 from services.runtime.config import Settings
 from services.runtime.errors import OrreryError
 from services.runtime.metrics import MetricsRegistry
-from services.runtime.rpc import RpcPolicy
+from services.runtime.rpc import RpcPolicy, no_translation
 from services.runtime.rpc_metrics import RpcMetrics
 
 __all__ = ["policy_of"]
-
-
-def _nothing_of_its_own(_: Exception) -> OrreryError | None:
-    return None
 
 
 def policy_of(
     service: str,
     settings: Settings,
     registry: MetricsRegistry,
-    translate: Callable[[Exception], OrreryError | None] = _nothing_of_its_own,
+    translate: Callable[[Exception], OrreryError | None] = no_translation,
 ) -> RpcPolicy:
     """`service` is its name in traces; `translate` as of `RpcPolicy`. Raises `SettingsError`."""
     return RpcPolicy(

@@ -43,6 +43,7 @@ __all__ = [
     "RpcPolicy",
     "ServicerContext",
     "bidi_stream",
+    "no_translation",
     "server_stream",
     "unary",
 ]
@@ -103,7 +104,8 @@ class MalformedRequest:
     """Stands where a request would be whose bytes are no message of its type."""
 
 
-def _no_translation(_: Exception) -> OrreryError | None:
+def no_translation(_: Exception) -> OrreryError | None:
+    """Of a domain without exceptions of its own."""
     return None
 
 
@@ -122,7 +124,7 @@ class RpcPolicy:
 
     authenticator: Authenticator = field(default_factory=Authenticator)
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
-    translate: Callable[[Exception], OrreryError | None] = _no_translation
+    translate: Callable[[Exception], OrreryError | None] = no_translation
     observe: Callable[[str, str, float], None] = _unobserved
     tracer: Tracer = PASSING
 

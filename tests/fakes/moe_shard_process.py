@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from deploy.ports import free_port
 
 __all__ = ["ShardProcess"]
 
@@ -23,7 +24,7 @@ class ShardProcess:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,12 +57,6 @@ class ShardProcess:
         """After `stop`."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _serve(folder: str, port: str) -> None:
