@@ -16,6 +16,7 @@ __all__ = ["REPOSITORY", "ray_environment", "serve_settings"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LONGEST_STREAM_S = 86_400
+CALLS_PER_CONNECTION = 1024
 
 
 def serve_settings() -> dict[str, str]:
@@ -29,6 +30,8 @@ def serve_settings() -> dict[str, str]:
         # gRPC straight from the proxy to the replica, which runs our code on its own event loop.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # Else a caller's 101st call over one connection waits where nobody sees or refuses it.
+        "RAY_SERVE_HAPROXY_H2_FE_MAX_CONCURRENT_STREAMS": str(CALLS_PER_CONNECTION),
         # A larger request is refused before it is read; Serve's own limit is 2 GiB.
         "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(MAX_MESSAGE_BYTES),
         # A reload of the proxy, also for an unrelated application, cuts streams older than this.

@@ -1,7 +1,7 @@
 """A few channels to one target, used in turn. Knows nothing of what is sent over them.
 
-One HTTP/2 connection carries 100 calls at once through the platform's load balancer; a call beyond
-that would silently wait in gRPC. Several channels are several connections.
+One HTTP/2 connection carries 1,024 calls at once through the platform's load balancer; a call
+beyond that would silently wait in gRPC. Several channels are several connections.
 """
 
 from __future__ import annotations

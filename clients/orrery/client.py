@@ -83,7 +83,7 @@ class Client:
         timeout_s: Time of a call where the call gives none, in seconds; `math.inf` = no limit.
         applications: Where to look for models, instead of asking the platform what there is.
         max_retries: Most repetitions of one call.
-        num_channels: Connections to spread calls over; each carries 100 calls at once.
+        num_channels: Connections to spread calls over; each carries 1,024 calls at once.
         credentials: For TLS with other certificates, made by `grpc.ssl_channel_credentials`.
         services: Names of the applications for all that is not text generation.
         read_your_writes: Reads of a collection wait until the replica that answers them has this

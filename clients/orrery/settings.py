@@ -62,7 +62,7 @@ class ClientSettings:
         applications: Names of the applications to look for models in; None = ask the platform.
         max_retries: Most repetitions of one call.
         num_channels: HTTP/2 connections the calls are spread over. The platform's load balancer
-            allows 100 calls at once on each.
+            allows 1,024 calls at once on each.
         credentials: TLS credentials; None = plain text.
         services: Names of the other applications.
         read_your_writes: Whether reads of a collection wait for the client's own writes to it.

@@ -17,7 +17,12 @@ from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 
 from services.engine.engine import LLMEngine
-from services.engine.errors import EngineDeadError, EngineError, InvalidRequestError
+from services.engine.errors import (
+    EngineDeadError,
+    EngineError,
+    InvalidRequestError,
+    QueueFullError,
+)
 from services.engine.request import CompletionOutput, FinishReason, Request, RequestOutput
 from services.engine.stats import EngineLoad
 
@@ -53,6 +58,11 @@ class _Inbox:
     def __bool__(self) -> bool:
         return bool(self.adds or self.aborts)
 
+    @property
+    def num_places(self) -> int:
+        """What it takes of the engine's places for new requests, at least."""
+        return len(self.adds) - len(self.aborts)
+
 
 class AsyncEngine:
     """Runs an `LLMEngine`, which it then owns: nobody else may call it.
@@ -65,6 +75,7 @@ class AsyncEngine:
         self._validator = engine.validator
         self._wake = threading.Condition()  # its lock guards all that follows
         self._inbox = _Inbox()
+        self._at_hand = _Inbox()  # what the step thread took and `_load` does not tell yet
         self._streams: dict[str, _Stream] = {}  # those with a reader, by request_id
         self._load = engine.load()
         self._thread: threading.Thread | None = None
@@ -132,12 +143,20 @@ class AsyncEngine:
             request_id = stream.request.request_id
             if request_id in self._streams:
                 raise InvalidRequestError("request_id", f"{request_id!r} is in use")
+            self._check_place()
             self._streams[request_id] = stream
             self._inbox.adds.append(stream)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="engine-steps", daemon=True)
                 self._thread.start()
             self._wake.notify()
+
+    def _check_place(self) -> None:
+        """Raises `QueueFullError` now rather than when the step that runs has ended. The engine has
+        the last word. Needs the lock."""
+        load = self._load
+        if self._inbox.num_places + self._at_hand.num_places >= load.num_places:
+            raise QueueFullError.beyond(load.max_waiting, load.retry_after_s)
 
     def _leave(self, stream: _Stream) -> None:
         """The reader is gone. If the request is not over, it is aborted."""
@@ -172,8 +191,8 @@ class AsyncEngine:
         with self._wake:
             while not (self._inbox or self._closing or self._engine.has_unfinished()):
                 self._wake.wait()
-            inbox, self._inbox = self._inbox, _Inbox()
-            return None if self._closing else inbox
+            self._at_hand, self._inbox = self._inbox, _Inbox()
+            return None if self._closing else self._at_hand
 
     def _carry_out(self, inbox: _Inbox) -> None:
         for stream in inbox.aborts:
@@ -188,13 +207,13 @@ class AsyncEngine:
                 refused.append((stream, error))
             else:
                 self._active[stream.request.request_id] = stream
-        if refused:
-            with self._wake:
-                for stream, reason in refused:
-                    stream.error = reason
-                    self._forget(stream)
-            self._wake_readers([stream for stream, _ in refused])
-        self._load = self._engine.load()
+        with self._wake:
+            for stream, reason in refused:
+                stream.error = reason
+                self._forget(stream)
+            self._load = self._engine.load()
+            self._at_hand = _Inbox()
+        self._wake_readers([stream for stream, _ in refused])
 
     def _deliver(self, outputs: list[RequestOutput]) -> None:
         readers = []

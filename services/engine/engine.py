@@ -138,6 +138,8 @@ class LLMEngine:
             num_running=self.scheduler.num_running,
             num_waiting=self.scheduler.num_waiting,
             max_waiting=self.config.max_num_waiting,
+            num_places=self.scheduler.num_places,
+            retry_after_s=self.scheduler.retry_after_s,
             num_blocks=pool.num_blocks,
             num_free_blocks=pool.num_free,
             prefix_queries=prefix_cache.num_queried,

@@ -15,6 +15,8 @@ The engine knows nothing of gRPC or HTTP: a servicer translates these into the t
 
 from __future__ import annotations
 
+from typing import Self
+
 __all__ = [
     "CheckpointError",
     "ConfigError",
@@ -49,6 +51,12 @@ class QueueFullError(EngineError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+    @classmethod
+    def beyond(cls, max_waiting: int, retry_after_s: float) -> Self:
+        """Of a queue with that limit."""
+        message = f"all slots are taken, and at most {max_waiting} requests may wait"
+        return cls(message, retry_after_s)
 
 
 class ConfigError(EngineError):

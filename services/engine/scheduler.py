@@ -94,6 +94,17 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def num_places(self) -> int:
+        """New requests that `add` lets in now. What can start at once does not count as queued."""
+        free_slots = max(0, self.config.max_num_seqs - self._slots_used)
+        return self.config.max_num_waiting + free_slots - self._num_new
+
+    @property
+    def retry_after_s(self) -> float:
+        """Seconds until half of those that wait now will have started, about."""
+        return self._turnover.time_to_drain(self._num_new / 2)
+
+    @property
     def has_work(self) -> bool:
         return bool(self._running or self._waiting)
 
@@ -108,8 +119,8 @@ class Scheduler:
         """Queues the first sequence of a new request.
 
         Raises `ContextTooLongError` when all blocks together could not hold it, `QueueFullError`
-        when the queue is at its bound; then nothing is held. What can start at once does not count
-        as queued: with `max_num_waiting` 0, a request is accepted while a slot is free.
+        when there is no place; then nothing is held. With `max_num_waiting` 0, a request is
+        accepted while a slot is free.
         """
         most_blocks = self.tables.num_blocks_for(max(seq.num_prompt_tokens, seq.max_num_tokens - 1))
         if most_blocks > self.pool.num_blocks:
@@ -119,12 +130,8 @@ class Scheduler:
                 f"KV blocks of {self.config.block_size} tokens, the cache has "
                 f"{self.pool.num_blocks}",
             )
-        room = self.config.max_num_waiting + max(0, self.config.max_num_seqs - self._slots_used)
-        if self._num_new >= room:
-            raise QueueFullError(
-                f"{self._num_new} requests are waiting, the limit is {self.config.max_num_waiting}",
-                retry_after_s=self._turnover.time_to_drain(self._num_new / 2),
-            )
+        if self.num_places <= 0:
+            raise QueueFullError.beyond(self.config.max_num_waiting, self.retry_after_s)
         self._num_new += 1
         self._enqueue(seq)
 

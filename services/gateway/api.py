@@ -109,6 +109,7 @@ def create_api(
     api.add_middleware(
         RequestGuard,
         authenticator=authenticator,
+        max_requests=config.max_requests,
         observe=observe,
         tracer=tracer,
         sends_request_id=sends_request_id,

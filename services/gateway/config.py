@@ -30,6 +30,8 @@ class GatewayConfig(BaseModel):
     # Time of a request that names none, and the longest one that may be asked for.
     default_timeout_s: float = Field(default=600.0, gt=0)
     max_timeout_s: float = Field(default=3600.0, gt=0)
+    # Under way at the same time; one more is refused with 429.
+    max_requests: int = Field(default=1024, ge=1)
     # Of a JSON body, and of a form with a file, which goes on in one message.
     max_body_bytes: int = Field(default=8 << 20, ge=1024)
     max_upload_bytes: int = Field(default=12 << 20, ge=1024, le=MAX_CONTENT_BYTES)

@@ -21,7 +21,8 @@ from services.runtime.errors import Internal, InvalidRequest, OrreryError
 
 __all__ = ["Job", "complete", "stream"]
 
-# Prompts of one streamed request that are with the service at the same time.
+# Prompts of one streamed request that are with the service at the same time: at most so many, and
+# at most as many as it runs.
 _MAX_STREAMS = 32
 
 
@@ -100,11 +101,12 @@ async def _merged(
     upstream: Upstream, job: Job
 ) -> AsyncGenerator[tuple[int, pb.GenerateResponse], None]:
     """The messages of all prompts in the order of their arrival; the first error ends them all."""
+    num_streams = min(_MAX_STREAMS, job.model.info.limits.max_running)
     # Bounded: a slow reader holds the services back instead of filling this process.
     queue: asyncio.Queue[tuple[int, pb.GenerateResponse] | OrreryError | None] = asyncio.Queue(
-        maxsize=_MAX_STREAMS
+        maxsize=num_streams
     )
-    slots = asyncio.Semaphore(_MAX_STREAMS)
+    slots = asyncio.Semaphore(num_streams)
 
     async def pump(index: int) -> None:
         ending: OrreryError | None = None

@@ -1,5 +1,5 @@
-"""Around every request: its id, its key, its span, one line in the access log, and a last line of
-defence.
+"""Around every request: its id, its key, its place, its span, one line in the access log, and a
+last line of defence.
 
 Plain ASGI, not a `BaseHTTPMiddleware`: that one stands between a response and its client's
 disconnect. Knows nothing of routes except which are open to everybody.
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.gateway import headers
 from services.gateway.errors import CLIENT_LEFT, error_response
 from services.runtime.auth import Authenticator
-from services.runtime.errors import Internal, OrreryError
+from services.runtime.errors import Internal, OrreryError, Overloaded
 from services.runtime.tracing import TRACEPARENT, Span, Tracer
 
 __all__ = ["Observe", "RequestGuard", "note_user"]
@@ -50,12 +51,15 @@ class RequestGuard:
         app: ASGIApp,
         *,
         authenticator: Authenticator,
+        max_requests: int,
         observe: Observe,
         tracer: Tracer,
         sends_request_id: bool,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
+        self._max_requests = max_requests
+        self._num_requests = 0  # that have a place
         self._observe = observe
         self._tracer = tracer
         self._sends_request_id = sends_request_id
@@ -67,8 +71,8 @@ class RequestGuard:
             return
         exchange = _Exchange(scope, send, self._sends_request_id)
         try:
-            self._admit(scope, exchange)
-            await self._app(scope, receive, exchange.send)
+            with self._admitted(scope, exchange):
+                await self._app(scope, receive, exchange.send)
         except OrreryError as error:
             await exchange.fail(error)
         except Exception as error:  # noqa: BLE001 - the last line: log it, tell nothing of it
@@ -81,13 +85,32 @@ class RequestGuard:
             exchange.end_span()
             _log.info("request", extra=exchange.log_fields())
 
-    def _admit(self, scope: Scope, exchange: _Exchange) -> None:
+    @contextmanager
+    def _admitted(self, scope: Scope, exchange: _Exchange) -> Iterator[None]:
         request_headers = Headers(scope=scope)
         exchange.request_id = headers.request_id(request_headers) or exchange.request_id
         scope["state"]["request_id"] = exchange.request_id
-        if scope["path"] not in _OPEN_PATHS:
-            exchange.begin_span(self._tracer, request_headers.get(TRACEPARENT))
-            self._authenticator.check(request_headers.get(headers.AUTHORIZATION))
+        if scope["path"] in _OPEN_PATHS:
+            yield
+            return
+        exchange.begin_span(self._tracer, request_headers.get(TRACEPARENT))
+        self._authenticator.check(request_headers.get(headers.AUTHORIZATION))
+        with self._place():
+            yield
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of `max_requests`. Without the limit, what waits for the services waits here."""
+        if self._num_requests >= self._max_requests:
+            raise Overloaded(
+                f"the gateway has {self._max_requests} requests under way, as many as it may",
+                retry_after_s=1.0,
+            )
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
 
 
 @dataclass(slots=True)

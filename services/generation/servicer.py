@@ -93,7 +93,8 @@ class GenerationServicer:
                 f"prompts: expected 1 to {limits.max_batch_prompts}, got {len(request.prompts)}",
                 field="prompts",
             )
-        slots = asyncio.Semaphore(limits.max_batch_concurrency)
+        # More than can run at a time would only take places that other callers could have.
+        slots = asyncio.Semaphore(min(limits.max_batch_concurrency, self._backend.info.max_running))
 
         async def run(prompt: common_pb2.Prompt) -> pb.BatchResult:
             async with slots:

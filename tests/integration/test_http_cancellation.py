@@ -15,6 +15,7 @@ from tests.integration.conftest import HttpApi
 
 CHAT = "/v1/chat/completions"
 NUM_CLIENTS = 200
+NUM_AT_ONCE = 8  # so that a model that runs 16 sequences has a place for each
 
 
 def body(http_api: HttpApi, **changes: Any) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_streams_cut_at_random_points_leave_the_engine_idle(
     def cut(number: int) -> int:
         return read_events(client, body(http_api, n=1 + number % 3), counts[number])
 
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         read = list(pool.map(cut, range(NUM_CLIENTS)))
     assert read == counts
     assert becomes_idle(http_api)
@@ -83,14 +84,14 @@ def test_waiting_clients_that_give_up_leave_the_engine_idle(
     chooser = random.Random(21)
     waits_s = [chooser.uniform(0.01, 0.15) for _ in range(40)]
     request = body(http_api, n=4)
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         left = list(pool.map(lambda wait_s: give_up_waiting(client, request, wait_s), waits_s))
     assert any(left)
     assert becomes_idle(http_api)
 
 
 def test_the_gateway_answers_after_many_have_left(http_api: HttpApi, client: httpx.Client) -> None:
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
         list(pool.map(lambda _: read_events(client, body(http_api), 1), range(32)))
     answer = client.post(CHAT, json=body(http_api, max_tokens=3))
     assert answer.json()["usage"]["completion_tokens"] == 3

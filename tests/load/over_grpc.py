@@ -16,20 +16,14 @@ from tests.load.outcomes import Heard
 __all__ = ["NAME", "async_client", "blocking_client", "hear", "hear_blocking"]
 
 NAME = "grpc"
-# One connection carries 100 calls at once; beyond that they would wait unseen, in the client.
-_NUM_CHANNELS = 16
 
 
 def async_client(target: str, api_key: str | None, timeout_s: float) -> AsyncClient:
-    return AsyncClient(
-        target, api_key=api_key, timeout_s=timeout_s, max_retries=0, num_channels=_NUM_CHANNELS
-    )
+    return AsyncClient(target, api_key=api_key, timeout_s=timeout_s, max_retries=0)
 
 
 def blocking_client(target: str, api_key: str | None, timeout_s: float) -> Client:
-    return Client(
-        target, api_key=api_key, timeout_s=timeout_s, max_retries=0, num_channels=_NUM_CHANNELS
-    )
+    return Client(target, api_key=api_key, timeout_s=timeout_s, max_retries=0)
 
 
 async def hear(client: AsyncClient, ask: Ask, heard: Heard) -> None:

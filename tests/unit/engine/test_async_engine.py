@@ -68,6 +68,15 @@ async def collect(engine: AsyncEngine, asked: Request) -> RequestOutput:
     return whole
 
 
+async def until_taken(engine: AsyncEngine) -> None:
+    """Until the step thread has all that was asked of it, and waits within its step."""
+    for _ in range(500):
+        if engine._active and not engine._inbox and not engine._at_hand:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("the step thread does not take what is asked of it")
+
+
 async def until_idle(engine: AsyncEngine) -> None:
     for _ in range(500):
         load = engine.load()
@@ -194,6 +203,39 @@ async def test_full_queue_raises_for_the_one_beyond_it() -> None:
     refused = [result for result in results if isinstance(result, QueueFullError)]
     assert len(refused) >= 1
     assert all(isinstance(result, RequestOutput | QueueFullError) for result in results)
+    await until_idle(engine)
+    await engine.close()
+
+
+async def test_one_too_many_is_refused_while_a_step_still_runs() -> None:
+    engine = make(max_num_seqs=1, max_num_waiting=1)
+    gate = Gate(engine)
+    running = asyncio.create_task(collect(engine, request("runs", max_tokens=2)))
+    await until_taken(engine)
+    waiting = asyncio.create_task(collect(engine, request("waits", max_tokens=2)))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError) as refused:
+        await collect(engine, request("too many"))
+    assert refused.value.retry_after_s >= 1
+    gate.let(100)
+    await asyncio.gather(running, waiting)
+    await until_idle(engine)
+    await engine.close()
+
+
+async def test_a_reader_that_leaves_makes_place_at_once() -> None:
+    engine = make(max_num_seqs=1, max_num_waiting=0)
+    gate = Gate(engine)
+    running = asyncio.create_task(collect(engine, request("leaves", max_tokens=50)))
+    await until_taken(engine)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    follows = asyncio.create_task(collect(engine, request("follows", max_tokens=2)))
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError):
+        await collect(engine, request("too many"))
+    gate.let(100)
+    assert (await follows).num_output_tokens == 2
     await until_idle(engine)
     await engine.close()
 

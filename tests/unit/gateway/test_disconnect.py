@@ -13,6 +13,7 @@ import pytest
 
 from services.gateway.config import GatewayConfig
 from tests.fakes.gateway_server import RunningGateway, gateway_server
+from tests.fakes.generation_server import MODEL_NAME
 from tests.fakes.toy_backend import ToyBackend, ToySettings
 from tests.unit.gateway.sse_client import DONE, events_of
 
@@ -64,6 +65,26 @@ def is_idle(backend: ToyBackend) -> bool:
     return load.num_running == 0 and load.num_waiting == 0 and free
 
 
+def test_a_request_beyond_the_most_at_a_time_is_refused_and_probes_are_not() -> None:
+    config = GatewayConfig(applications=(MODEL_NAME,), max_requests=2)
+    backend = ToyBackend(ToySettings(step_s=0.02, max_model_len=4096))
+    with (
+        gateway_server(backend, config) as gateway,
+        httpx.Client(base_url=gateway.url, trust_env=False) as client,
+    ):
+        first, second = (send(gateway, CHAT, chat()) for _ in range(2))
+        assert eventually(lambda: backend.load().num_running == 2)
+        refused = client.get("/v1/models")
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "server_overloaded"
+        assert client.get("/health").status_code == 200
+        first.close()
+        assert eventually(lambda: client.get("/v1/models").status_code == 200)
+        second.close()
+        assert eventually(lambda: is_idle(backend))
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_disconnect_while_decoding_ends_the_decode(
@@ -84,11 +105,15 @@ def test_disconnect_while_decoding_ends_the_decode(
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_disconnect_in_the_queue_gives_the_place_up(streamed: bool) -> None:
-    backend = ToyBackend(ToySettings(max_running=0))
+    backend = ToyBackend(ToySettings(step_s=0.02, max_running=1, max_model_len=4096))
     with gateway_server(backend) as gateway:
-        connection = send(gateway, CHAT, chat(stream=streamed, max_tokens=100))
+        running = send(gateway, CHAT, chat())
+        assert eventually(lambda: backend.load().num_running == 1)
+        waiting = send(gateway, CHAT, chat(stream=streamed, max_tokens=100))
         assert eventually(lambda: backend.load().num_waiting == 1)
-        connection.close()
+        waiting.close()
+        assert eventually(lambda: backend.load().num_waiting == 0)
+        running.close()
         assert eventually(lambda: is_idle(backend))
 
 
