@@ -10,7 +10,7 @@ CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag monitor load soak generated check lock clean
+.PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag monitor monitor-pictures load soak generated check lock clean
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ demo: up ## Start it and take a guided tour; leaves it running
 
 monitor: up ## Watch it with a Prometheus on this machine, alerts included, until Ctrl-C
 	@$(RUN) -m deploy.monitor $(if $(PROMETHEUS),--binary $(PROMETHEUS))
+
+monitor-pictures: setup ## Draw the dashboards from what that Prometheus has seen in the last ten minutes
+	@$(RUN) -m deploy.grafana_pictures
 
 load: up ## Measure its capacity, then ask for 0.8 and 4 times as much, and judge
 	@$(RUN) -m tests.load overload

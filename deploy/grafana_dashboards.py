@@ -4,27 +4,42 @@
 
 A declaration is a file in deploy/grafana/panels: rows of panels, each with `queries` (legend ->
 PromQL) or `quantiles` (of a histogram, by labels). Knows nothing of what the metrics mean.
+`python -m deploy.grafana_pictures` draws them without Grafana.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deploy.ray_environment import REPOSITORY
 
-__all__ = ["DASHBOARDS", "Dashboard", "Panel", "Query", "dashboards", "documents"]
+__all__ = [
+    "DASHBOARDS",
+    "GRID_WIDTH",
+    "Dashboard",
+    "Panel",
+    "Place",
+    "Query",
+    "Row",
+    "dashboards",
+    "documents",
+    "layout",
+]
 
 PANELS = REPOSITORY / "deploy" / "grafana" / "panels"
 DASHBOARDS = REPOSITORY / "deploy" / "grafana" / "dashboards"
 
-_GRID_WIDTH, _PANEL_HEIGHT = 24, 8
+GRID_WIDTH = 24
+_HEIGHTS: Mapping[str, int] = MappingProxyType({"timeseries": 8, "stat": 4})
 _SHOWN_QUANTILES = (0.5, 0.99)
+_MEDIAN = "p50"
 _DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -46,15 +61,25 @@ class Query(_Declared):
     legend: str
     expr: str
 
+    @property
+    def is_median(self) -> bool:
+        return self.legend.startswith(_MEDIAN)
+
+    @property
+    def runnable(self) -> str:
+        """Its PromQL with what Grafana would write for its variables: all applications."""
+        return self.expr.replace("$application", ".*").replace("$__rate_interval", "1m")
+
 
 class Panel(_Declared):
-    """`unit` is Grafana's word: s, bytes, percentunit, ops, short."""
+    """`unit` is Grafana's word: s, bytes, percentunit, ops, short. `text` is what a stat shows."""
 
     title: str
     description: str = ""
     unit: str = "short"
     kind: str = Field(default="timeseries", pattern="timeseries|stat")
-    width: int = Field(default=8, ge=1, le=_GRID_WIDTH)
+    text: str = Field(default="value", pattern="value|value_and_name|name")
+    width: int = Field(default=8, ge=1, le=GRID_WIDTH)
     queries: dict[str, str] = {}
     quantiles: Quantiles | None = None
 
@@ -91,6 +116,15 @@ class Dashboard(_Declared):
         return tuple(panel for row in self.rows for panel in row.panels)
 
 
+class Place(NamedTuple):
+    """Where something stands in Grafana's grid, and how many of its cells it takes."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
 def dashboards() -> list[Dashboard]:
     """All that are declared. Raises `ValueError` for one that is wrong."""
     return [
@@ -105,6 +139,22 @@ def documents() -> dict[Path, str]:
         DASHBOARDS / f"{each.name}.json": json.dumps(_document(each), indent=2) + "\n"
         for each in dashboards()
     }
+
+
+def layout(dashboard: Dashboard) -> Iterator[tuple[Row | Panel, Place]]:
+    """The rows' titles and their panels, from left to right and from top to bottom."""
+    y = 0
+    for row in dashboard.rows:
+        yield row, Place(0, y, GRID_WIDTH, 1)
+        x, y = 0, y + 1
+        below = y
+        for panel in row.panels:
+            if x + panel.width > GRID_WIDTH:
+                x, y = 0, below
+            place = Place(x, y, panel.width, _HEIGHTS[panel.kind])
+            yield panel, place
+            x, below = x + place.w, max(below, y + place.h)
+        y = below
 
 
 def _quantile(of: Quantiles, share: float) -> Query:
@@ -150,21 +200,14 @@ def _variables(dashboard: Dashboard) -> list[dict[str, Any]]:
 
 
 def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
-    """The rows' titles and their panels, from left to right and from top to bottom."""
-    number = y = 0
-    for row in dashboard.rows:
-        number += 1
-        grid = {"x": 0, "y": y, "w": _GRID_WIDTH, "h": 1}
-        yield {"id": number, "type": "row", "title": row.title, "gridPos": grid, "panels": []}
-        x, y = 0, y + 1
-        for panel in row.panels:
-            if x + panel.width > _GRID_WIDTH:
-                x, y = 0, y + _PANEL_HEIGHT
-            number += 1
-            grid = {"x": x, "y": y, "w": panel.width, "h": _PANEL_HEIGHT}
-            yield {"id": number, "gridPos": grid, **_panel(panel)}
-            x += panel.width
-        y += _PANEL_HEIGHT
+    for number, (item, place) in enumerate(layout(dashboard), 1):
+        yield {"id": number, "gridPos": place._asdict(), **_told(item)}
+
+
+def _told(item: Row | Panel) -> dict[str, Any]:
+    if isinstance(item, Row):
+        return {"type": "row", "title": item.title, "panels": []}
+    return _panel(item)
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
@@ -176,7 +219,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "description": panel.description,
         "datasource": _DATASOURCE,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": _overrides(panel)},
+        "options": {"textMode": panel.text, "graphMode": "none"} if panel.kind == "stat" else {},
         "targets": [
             {
                 "refId": chr(ord("A") + index),
@@ -187,6 +231,14 @@ def _panel(panel: Panel) -> dict[str, Any]:
             for index, query in enumerate(panel.asked)
         ],
     }
+
+
+def _overrides(panel: Panel) -> list[dict[str, Any]]:
+    """Of two lines for the same thing, the median is the dashed one."""
+    if panel.quantiles is None:
+        return []
+    dashed = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [6, 4]}}
+    return [{"matcher": {"id": "byRegexp", "options": f"/^{_MEDIAN}/"}, "properties": [dashed]}]
 
 
 if __name__ == "__main__":

@@ -83,11 +83,6 @@ def faults(expr: str, known: Mapping[str, frozenset[str]]) -> Iterator[str]:
         yield from (f"grouped by {x}: nobody has it" for x in group if x not in anywhere)
 
 
-def runnable(expr: str) -> str:
-    """A panel's query, for all applications."""
-    return expr.replace("$application", ".*").replace("$__rate_interval", "1m")
-
-
 def without_threshold(expr: str) -> str:
     """An alert's query that answers whether it holds, where the alert's answers only if it does."""
     return _COMPARISON.sub(r" \1 bool ", expr)

@@ -20,7 +20,7 @@ from deploy.grafana_dashboards import dashboards
 from deploy.metrics_catalogue import Instrument, catalogue
 from tests.conftest import REPOSITORY, Platform
 from tests.integration.every_service import use_every_service
-from tests.promql import rules, runnable, without_threshold
+from tests.promql import rules, without_threshold
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -95,7 +95,7 @@ def asked(platform: Platform, prometheus: Prometheus) -> dict[str, bool]:
     that those without never will.
     """
     exprs = [
-        *(runnable(q.expr) for each in dashboards() for panel in each.panels for q in panel.asked),
+        *(q.runnable for each in dashboards() for panel in each.panels for q in panel.asked),
         *(without_threshold(rule.expr) if rule.is_alert else rule.name for rule in rules()),
     ]
     until = time.monotonic() + SETTLED_S
@@ -140,7 +140,7 @@ def test_no_panel_is_dead(asked: dict[str, bool], name: str) -> None:
         f"{panel.title}: {query.expr}"
         for panel in dashboard.panels
         for query in panel.asked
-        if not asked[runnable(query.expr)]
+        if not asked[query.runnable]
     ]
     assert dead == []
 

@@ -50,6 +50,12 @@ def test_every_metric_is_in_some_panel() -> None:
 
 
 @pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
+def test_queries_run_outside_grafana(dashboard: Dashboard) -> None:
+    asked = [query.runnable for panel in dashboard.panels for query in panel.asked]
+    assert [expr for expr in asked if "$" in expr] == []
+
+
+@pytest.mark.parametrize("dashboard", dashboards(), ids=lambda dashboard: dashboard.name)
 def test_panels_do_not_lie_on_each_other(dashboard: Dashboard) -> None:
     document = json.loads((DASHBOARDS / f"{dashboard.name}.json").read_text())
     assert len({panel["id"] for panel in document["panels"]}) == len(document["panels"])
