@@ -113,7 +113,8 @@ def _without_error_info(call: FailedCall, request_id: str) -> OrreryError:
         return InvalidRequestError(f"message too large: {details}", request_id=request_id)
     if _lost_connection(call) or code is grpc.StatusCode.CANCELLED:
         message = f"the server went away during the call ({details or code.name})"
-        return ConnectionLostError(message, request_id=request_id)
+        # Where there are several replicas, another answers at once.
+        return ConnectionLostError(message, request_id=request_id, retry_after_s=0.0)
     error = _BY_CODE.get(code, InternalError)
     return error(details or code.name, request_id=request_id)
 

@@ -28,6 +28,7 @@ from orrery.settings import ClientSettings, valid_timeout_s
 from orrery.status import FailedCall, is_said_by_server, to_error
 
 __all__ = [
+    "INNER_HEADER",
     "CallContext",
     "Effect",
     "Metadata",
@@ -43,6 +44,7 @@ ResponseT = TypeVar("ResponseT")
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
+INNER_HEADER = "x-orrery-inner"
 _MAX_REQUEST_ID_CHARS = 128
 # The `x-timeout-ms` of a year says "no hurry" and still fits every integer it may be parsed into.
 _MAX_TIMEOUT_MS = 365 * 24 * 3600 * 1000
@@ -78,13 +80,18 @@ Steps: TypeAlias = Generator[Effect, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What all RPCs made on behalf of one call share. `traceparent`: W3C Trace Context's header."""
+    """What all RPCs made on behalf of one call share. `traceparent`: W3C Trace Context's header.
+
+    `inner`: of a service to another, for the sake of a call that the platform has let in. Such
+    RPCs are let in, too, while it shuts down.
+    """
 
     request_id: str
     deadline: Deadline
     api_key: str | None
     retry: RetryPolicy
     traceparent: str | None = None
+    inner: bool = False
 
     @classmethod
     def begin(
@@ -118,6 +125,8 @@ class CallContext:
             pairs.append(("authorization", f"Bearer {self.api_key}"))
         if self.traceparent is not None:
             pairs.append(("traceparent", self.traceparent))
+        if self.inner:
+            pairs.append((INNER_HEADER, "1"))
         return tuple(pairs)
 
 

@@ -160,6 +160,7 @@ class RemoteExperts:
                 deadline=Deadline(self._timeout_s),
                 api_key=self._api_key,
                 retry=RetryPolicy(max_retries=0),
+                inner=True,
             )
             steps = send_with_retries(
                 context,
@@ -192,6 +193,7 @@ class RemoteExperts:
                 deadline=Deadline(float("inf")),
                 api_key=self._api_key,
                 retry=RetryPolicy(max_retries=0),
+                inner=True,
             )
             requests: SimpleQueue[moe_pb2.DispatchStreamRequest | None] = SimpleQueue()
             call = self._connection.open_bidi(

@@ -18,7 +18,12 @@ import grpc
 from google.protobuf.message import Message
 
 from orrery.async_connection import EOF, AsyncConnection
-from orrery.errors import DeadlineExceededError, ModelNotFoundError, UnavailableError
+from orrery.errors import (
+    CancelledError,
+    DeadlineExceededError,
+    ModelNotFoundError,
+    UnavailableError,
+)
 from orrery.errors import OrreryError as ClientError
 from orrery.methods import Method
 from orrery.retry import Deadline, RetryPolicy
@@ -32,12 +37,14 @@ from services.runtime.errors import (
     Internal,
     OrreryError,
 )
+from services.runtime.lifecycle import shutting_down
 from services.runtime.rpc import Call
 
 __all__ = ["Caller", "Peer", "error_of_item"]
 
 _BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
 _BEARER = "bearer "
+_REPLACED_S = 1.0  # when to try again where a replica was lost: another serves, or soon will
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT")
@@ -87,6 +94,7 @@ class Peer:
         )
         # A server that says when to come back is not waited for here: the caller is told.
         self._retry = RetryPolicy(max_retries=max_retries, max_retry_after_s=0.0)
+        self._closed = False
 
     async def unary(
         self,
@@ -121,7 +129,8 @@ class Peer:
             message = await self._connection.run(steps, calls.append)
             while message is not None:
                 yield message
-                message = await calls[-1].read()
+                with self._connection.calling():
+                    message = await calls[-1].read()
                 if message is EOF:
                     return
         except grpc.RpcError as failure:
@@ -149,25 +158,35 @@ class Peer:
         metadata = context.metadata(application, timeout_s)
         call = self._connection.open_bidi(method, requests, metadata, timeout_s)
         try:
-            while (message := await call.read()) is not EOF:
+            while True:
+                with self._connection.calling():
+                    message = await call.read()
+                if message is EOF:
+                    return
                 yield message
         except grpc.RpcError as failure:
             error = to_error(cast(FailedCall, failure), request_id=caller.request_id)
             raise _taxonomic(error, application, failure) from failure
+        except ClientError as error:
+            raise _taxonomic(error, application, error.__cause__) from error
         finally:
             call.cancel()
 
     async def close(self) -> None:
-        """Ends all calls."""
+        """Ends all calls `NotReady`, as it is this service that ends."""
+        self._closed = True
         await self._connection.close()
 
     def _context(self, caller: Caller) -> CallContext:
+        if self._closed:
+            raise shutting_down()
         return CallContext(
             request_id=caller.request_id,
             deadline=Deadline(caller.left_s()),
             api_key=caller.api_key,
             retry=self._retry,
             traceparent=caller.traceparent,
+            inner=True,
         )
 
 
@@ -188,6 +207,8 @@ def error_of_item(item: _ItemError) -> OrreryError:
 def _taxonomic(error: ClientError, application: str, cause: BaseException | None) -> OrreryError:
     """The client's error, which `cause` made it raise, as one of the platform's own taxonomy."""
     said = isinstance(cause, grpc.RpcError) and is_said_by_server(cast(FailedCall, cause))
+    if isinstance(error, CancelledError) and not said:  # by `Peer.close`
+        return shutting_down()
     if isinstance(error, UnavailableError | ModelNotFoundError) and not said:
         # The load balancer or gRPC itself says so: nobody is there, whatever the words are.
         _log.warning(
@@ -199,7 +220,7 @@ def _taxonomic(error: ClientError, application: str, cause: BaseException | None
             },
         )
         return DependencyDown(
-            f"the service {application!r} does not answer", retry_after_s=error.retry_after_s
+            f"the service {application!r} does not answer", retry_after_s=_REPLACED_S
         )
     if isinstance(error, DeadlineExceededError):
         message = error.message if said else "the time of the request was up before its answer"

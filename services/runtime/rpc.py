@@ -29,12 +29,11 @@ from services.runtime.errors import (
     DeadlineExceeded,
     Internal,
     InvalidRequest,
-    NotReady,
     OrreryError,
     kind_of,
     to_status,
 )
-from services.runtime.lifecycle import InFlight, Lifecycle
+from services.runtime.lifecycle import InFlight, Lifecycle, shutting_down
 from services.runtime.tracing import PASSING, TRACEPARENT, Span, Tracer
 
 __all__ = [
@@ -198,12 +197,16 @@ def server_stream(
 
 
 def bidi_stream(
-    *, authenticated: bool = True
+    *, authenticated: bool = True, kept_open: bool = False
 ) -> Callable[
     [Callable[[S, AsyncIterator[Req], Call], AsyncGenerator[Resp, None]]],
     Callable[[S, AsyncIterator[Req], ServicerContext], AsyncIterator[Resp]],
 ]:
-    """Decorates an RPC that streams both ways. Its method is given the messages as they come."""
+    """Decorates an RPC that streams both ways. Its method is given the messages as they come.
+
+    `kept_open`: each message is a request of its own, and the stream has no end of its own. When
+    the service begins to stop, those that have come are answered, and the stream ends `NotReady`.
+    """
 
     def decorate(
         method: Callable[[S, AsyncIterator[Req], Call], AsyncGenerator[Resp, None]],
@@ -213,7 +216,8 @@ def bidi_stream(
         ) -> AsyncIterator[Resp]:
             with _Attempt(self.rpc, method.__name__, grpc_context) as attempt:
                 call = attempt.open(None, authenticated)
-                async with aclosing(method(self, _well_formed(requests), call)) as messages:
+                taken = attempt.requests(requests) if kept_open else requests
+                async with aclosing(method(self, _well_formed(taken), call)) as messages:
                     async for message in messages:
                         with attempt.sending():
                             yield message
@@ -286,6 +290,11 @@ class _Attempt:
             traceparent=self._span.traceparent,
         )
 
+    def requests(self, source: AsyncIterator[Req]) -> AsyncIterator[Req]:
+        """The messages of an open call. Raises `NotReady` when the service begins to stop."""
+        assert self._in_flight is not None
+        return self._in_flight.requests(source)
+
     def sending(self) -> AbstractContextManager[None]:
         """Around handing a message of an open call to the transport."""
         assert self._in_flight is not None
@@ -306,7 +315,7 @@ class _Attempt:
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
-            exc = NotReady("the service is shutting down", retry_after_s=1.0)
+            exc = shutting_down()
         if not isinstance(exc, Exception):  # cancelled by the client, or the generator was closed
             self._observe(grpc.StatusCode.CANCELLED)
             return False

@@ -95,7 +95,7 @@ class RouterServicer:
             timing=common_pb2.Timing(total_ns=call.total_ns),
         )
 
-    @bidi_stream()
+    @bidi_stream(kept_open=True)
     async def DispatchStream(
         self, requests: AsyncIterator[pb.DispatchStreamRequest], call: Call
     ) -> AsyncGenerator[pb.DispatchStreamResponse, None]:

@@ -56,7 +56,7 @@ class ComputeStream:
     ) -> AsyncGenerator[pb.ComputeResponse, None]:
         """To all messages but cancels, and those that are cancelled in time.
 
-        Raises what `requests` raises.
+        Raises what `requests` raises, once all that came before is answered.
         """
         reading = asyncio.create_task(self._read(requests))
         try:
@@ -78,9 +78,9 @@ class ComputeStream:
                 else:
                     self._begin(request)
                     await self._room()
-            while self._running:  # no more are asked for; these are answered still
-                await asyncio.wait([running.task for running in self._running.values()])
         finally:
+            if self._running:  # no more come; these are answered still
+                await asyncio.wait([running.task for running in self._running.values()])
             self._ready.put_nowait(None)
 
     def _begin(self, request: pb.ComputeRequest) -> None:

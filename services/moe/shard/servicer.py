@@ -46,7 +46,7 @@ class ShardServicer:
         await self._rpc.lifecycle.drain(self._config.drain_timeout_s)
         self._service.close()
 
-    @bidi_stream()
+    @bidi_stream(kept_open=True)
     async def Compute(
         self, requests: AsyncIterator[pb.ComputeRequest], call: Call
     ) -> AsyncGenerator[pb.ComputeResponse, None]:

@@ -15,6 +15,7 @@ from services.runtime.errors import (
     DependencyDown,
     InvalidRequest,
     ModelNotFound,
+    NotReady,
     Unauthenticated,
 )
 from services.runtime.peer import Caller, Peer
@@ -88,6 +89,26 @@ async def test_closing_a_stream_frees_what_it_held() -> None:
         async with asyncio.timeout(5):
             await _until_idle(peer)
         await peer.close()
+
+
+async def test_calls_of_a_peer_that_is_closed_end_as_those_of_a_service_that_stops() -> None:
+    async with generation_server() as server:
+        peer = Peer(server.target)
+        request = pb.GenerateRequest(prompt=PROMPT, sampling=pb.SamplingParams(max_tokens=400))
+        stream = peer.server_stream("", methods.GENERATE, request, caller())
+        await anext(stream)
+
+        async def read() -> None:
+            async for _ in stream:
+                pass
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        await peer.close()
+        with pytest.raises(NotReady, match="shutting down"):
+            await reading
+        with pytest.raises(NotReady, match="shutting down"):
+            await peer.unary("", methods.GET_LOAD, pb.GetLoadRequest(), caller())
 
 
 async def _until_idle(peer: Peer) -> None:
