@@ -9,17 +9,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
-from PIL import Image
 
 from deploy.grafana_dashboards import GRID_WIDTH, Dashboard, Panel, Place, Row, layout
 from deploy.grafana_units import clock_ticks, flow, formatted, value_ticks
+from deploy.png import save_png
 
 __all__ = ["Line", "Window", "draw"]
 
@@ -29,7 +28,6 @@ _HEADER, _CELL_HEIGHT, _GAP = 52, 36, 8
 _PADDING, _TITLE, _CLOCK, _LEGEND_LINE, _MARK = 12, 34, 26, 18, 22
 _LEAST_PLOT = 96
 _DPI = 100
-_PALETTE_SIZE = 128
 
 _PAGE, _CARD, _EDGE = "#111217", "#181b1f", "#2c2f36"
 _TEXT, _FAINT, _GOOD = "#d8d9da", "#9a9ca3", "#73bf69"
@@ -126,12 +124,7 @@ class _Page:
             self._draw_lines(box, panel, lines, window, legend_height)
 
     def save(self, path: Path) -> None:
-        """With few colours, so that it is small."""
-        drawn = BytesIO()
-        self._figure.savefig(drawn, format="png")
-        with Image.open(drawn) as picture:
-            few = picture.convert("RGB").quantize(_PALETTE_SIZE, dither=Image.Dither.NONE)
-        few.save(path, optimize=True)
+        save_png(self._figure, path)
 
     def _write_legend(self, card: Axes, box: _Box, lines: Sequence[Line]) -> float:
         """At the foot of a panel, as much as leaves room to draw lines. Returns how high it is."""
