@@ -54,7 +54,7 @@ class Embedding:
         )
         policy = policy_of("embedding", settings, registry)
         servicer = self._servicer = EmbeddingServicer(config, service, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         self.EmbedText = servicer.EmbedText
         self.Rerank = servicer.Rerank
         self.EmbedImage = servicer.EmbedImage
@@ -63,12 +63,8 @@ class Embedding:
         self.GetEmbeddingModel = servicer.GetEmbeddingModel
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"model": config.model_name, "dtype": models.encoder.dtype})
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        if not self._servicer.healthy:
-            raise RuntimeError("batches keep failing")
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.

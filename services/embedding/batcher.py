@@ -25,11 +25,9 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from services.embedding.bucketing import neighbours, window_size
 from services.runtime.errors import DeadlineExceeded, NotReady, Overloaded
+from services.runtime.work_health import WorkHealth
 
 __all__ = ["Answers", "BatchObserver", "BatchStats", "Batcher", "Job"]
-
-# So many failed batches in a row mean that the worker is broken rather than an input.
-_MAX_FAILURES = 3
 
 PayloadT = TypeVar("PayloadT")
 ResultT = TypeVar("ResultT")
@@ -120,18 +118,19 @@ class Batcher(Generic[PayloadT, ResultT]):
         max_tokens: int,
         max_waiting: int,
         observer: BatchObserver,
+        health: WorkHealth,
     ) -> None:
         self._compute = compute
         self._executor = executor
         self._max_tokens = max_tokens
         self._max_waiting = max_waiting
         self._observer = observer
+        self._health = health
         self._queue: list[_Entry] = []  # by turn
         self._by_key: dict[bytes, _Entry] = {}  # waiting and running
         self._running: list[_Entry] = []
         self._virtual_time = 0.0
         self._num_callers = 0
-        self._num_failures = 0
         self._start_is_due = False
         self._closed = False
         self._idle = asyncio.Event()
@@ -148,9 +147,9 @@ class Batcher(Generic[PayloadT, ResultT]):
         return len(self._running)
 
     @property
-    def healthy(self) -> bool:
-        """False once batches keep failing."""
-        return self._num_failures < _MAX_FAILURES and not self._closed
+    def failure(self) -> str | None:
+        """Why no batch is to be expected any more; None = they go on."""
+        return self._health.failure
 
     async def run(self, jobs: Sequence[Job[PayloadT]], deadline_s: float) -> Answers[ResultT]:
         """All results, or an error; leaving early, for whatever reason, takes the rest back.
@@ -280,6 +279,7 @@ class Batcher(Generic[PayloadT, ResultT]):
             self._idle.set()
             return
         started_s = time.monotonic()
+        self._health.began()
         for entry in batch:
             for caller in entry.waiters:
                 if caller.started_s is None:
@@ -319,7 +319,10 @@ class Batcher(Generic[PayloadT, ResultT]):
         results: Sequence[object] = () if error is not None else future.result()
         if error is None and len(results) != len(batch):
             error = RuntimeError(f"{len(batch)} inputs, but {len(results)} results")
-        self._num_failures = 0 if error is None else self._num_failures + 1
+        if error is None:
+            self._health.succeeded()
+        else:
+            self._health.failed()
         self._observer.batch_finished(_stats(batch, started_s, now_s, error is not None))
         self._running = []
         for position, entry in enumerate(batch):

@@ -134,6 +134,8 @@ class EmbeddingConfig(BaseModel):
     # Of a CLIP model; a model of texts alone refuses it. None: as it stands above.
     pictures: PicturesConfig | None = None
     limits: RequestLimitsConfig = RequestLimitsConfig()
+    # A batch that takes longer, its turn on the one worker included: the replica is replaced.
+    stuck_after_s: float = Field(default=120.0, gt=0)
     drain_timeout_s: float = Field(default=20.0, ge=0)
 
     @model_validator(mode="after")

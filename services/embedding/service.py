@@ -30,6 +30,7 @@ from services.runtime import store
 from services.runtime.errors import InvalidRequest
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.offload import offload_if_large
+from services.runtime.work_health import WorkHealth
 
 __all__ = ["EmbeddingService", "Load", "Scored"]
 
@@ -82,6 +83,7 @@ class EmbeddingService:
             config.batching.max_tokens_per_batch,
             config.batching.max_waiting_inputs,
             self._batch_metrics.of("rerank", config.batching.max_waiting_inputs),
+            WorkHealth("a batch of passages", config.stuck_after_s),
         )
 
     @property
@@ -103,9 +105,10 @@ class EmbeddingService:
         return None if self._pictures is None else self._pictures.config
 
     @property
-    def healthy(self) -> bool:
-        pictures_healthy = self._pictures is None or self._pictures.source.healthy
-        return self._texts.source.healthy and pictures_healthy and self._scoring.healthy
+    def failure(self) -> str | None:
+        """Why this replica has to be replaced; None = it has not."""
+        pictures = None if self._pictures is None else self._pictures.source.failure
+        return self._texts.source.failure or pictures or self._scoring.failure
 
     async def embed(
         self, inputs: Sequence[Input], purpose: Purpose, deadline_s: float, *, truncate: bool
@@ -192,6 +195,7 @@ class EmbeddingService:
             batching.max_tokens_per_batch,
             batching.max_waiting_inputs,
             self._batch_metrics.of("embed", batching.max_waiting_inputs),
+            WorkHealth("a batch of texts", self._config.stuck_after_s),
         )
         reader = InputReader(self.encoder, self._config.limits)
         return TextVectors(reader, VectorSource(batcher, self._cache), self._metrics)
@@ -204,6 +208,7 @@ class EmbeddingService:
             config.max_tokens_per_batch,
             config.max_waiting_images,
             self._batch_metrics.of("image", config.max_waiting_images),
+            WorkHealth("a batch of pictures", self._config.stuck_after_s),
         )
         return PictureVectors(encoder, config, VectorSource(batcher, self._cache), self._metrics)
 

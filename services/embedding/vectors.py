@@ -81,9 +81,9 @@ class VectorSource(Generic[PayloadT]):
         return self._batcher.num_running
 
     @property
-    def healthy(self) -> bool:
-        """False once batches keep failing."""
-        return self._batcher.healthy
+    def failure(self) -> str | None:
+        """Why no batch is to be expected any more; None = they go on."""
+        return self._batcher.failure
 
     async def close(self) -> None:
         """Refuses what waits, lets the batch under way finish."""

@@ -17,6 +17,7 @@ from services.generation.backend import Backend, Experts
 from services.generation.backends import load_backend
 from services.generation.config import GenerationConfig
 from services.generation.engine_errors import to_taxonomy
+from services.generation.experts_watch import ExpertsWatch
 from services.generation.remote_experts import RemoteExperts
 from services.generation.servicer import GenerationServicer
 from services.runtime.config import Settings, config_from_args
@@ -54,7 +55,13 @@ class Generation:
         backend = await load(config, folder, registry, experts)
         policy = policy_of("generation", settings, registry, to_taxonomy)
         servicer = self._servicer = GenerationServicer(config, backend, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        watch = self._watch = None if config.moe is None else ExpertsWatch(config.moe)
+        health = HealthServicer(
+            (SERVICE,),
+            policy.lifecycle,
+            lambda: None if backend.healthy else "the engine has stopped",
+            lambda: None if watch is None else watch.hindrance,
+        )
         self.Generate = servicer.Generate
         self.GenerateBatch = servicer.GenerateBatch
         self.Score = servicer.Score
@@ -63,12 +70,8 @@ class Generation:
         self.GetModel = servicer.GetModel
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"model": config.model_name, "backend": config.backend})
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        if not self._servicer.healthy:
-            raise RuntimeError("the engine has stopped")
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.
@@ -77,7 +80,12 @@ class Generation:
         a replica whose constructor failed.
         """
         servicer: GenerationServicer | None = self.__dict__.pop("_servicer", None)
-        return None if servicer is None else servicer.close()
+        return None if servicer is None else self._close(servicer)
+
+    async def _close(self, servicer: GenerationServicer) -> None:
+        await servicer.close()
+        if self._watch is not None:
+            await self._watch.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -54,18 +54,14 @@ class Image:
         service = ImageService(config, loaded.model, loaded.engine, ranker, metrics)
         policy = policy_of("image", settings, registry)
         servicer = self._servicer = ImageServicer(config, service, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         self.Generate = servicer.Generate
         self.Edit = servicer.Edit
         self.GetImageModel = servicer.GetImageModel
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"model": config.model_name, "dtype": loaded.model.dtype})
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        if not self._servicer.healthy:
-            raise RuntimeError("the engine has stopped, or every picture fails")
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.

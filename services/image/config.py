@@ -103,6 +103,8 @@ class ImageConfig(BaseModel):
     # The CLIP application that `rank_by_similarity` asks. None: it cannot be asked for.
     ranking_application: str | None = Field(default=None, min_length=1)
     grpc_target: str = "127.0.0.1:9000"  # where that application is reached
+    # Prompts, a step or a decoding that takes longer: the replica is replaced.
+    stuck_after_s: float = Field(default=300.0, gt=0)
     drain_timeout_s: float = Field(default=20.0, ge=0)
 
     @model_validator(mode="after")

@@ -49,6 +49,7 @@ async def load(
         max_running=batching.max_running,
         max_waiting=batching.max_waiting,
         max_pixels_per_call=batching.max_latent_pixels_per_step,
+        stuck_after_s=config.stuck_after_s,
     )
     return Loaded(served, AsyncImageEngine(model, limits, observer))
 

@@ -68,7 +68,7 @@ class Engine(Protocol):
     """What makes the pictures: `services.image.loop.async_engine.AsyncImageEngine`."""
 
     @property
-    def healthy(self) -> bool: ...
+    def failure(self) -> str | None: ...
     def load(self) -> EngineLoad: ...
     def reserve(self, num_pictures: int) -> AbstractContextManager[Reservation]: ...
     def stream(
@@ -116,8 +116,9 @@ class ImageService:
         return self._model
 
     @property
-    def healthy(self) -> bool:
-        return self._engine.healthy
+    def failure(self) -> str | None:
+        """Why this replica has to be replaced; None = it has not."""
+        return self._engine.failure
 
     def load(self) -> EngineLoad:
         """Of the engine, as of now."""

@@ -44,12 +44,14 @@ class Rag:
         redis = None if url is None else store.connect(url.get_secret_value())
         metrics = RagMetrics(registry)
         conversations = Conversations(redis, config.conversations, metrics.redis_available)
+        conversations.watch()
         self._peer = Peer(config.grpc_target)
         services = PeerServices(self._peer, retrieval=config.retrieval_application)
         pipeline = Pipeline(config, services, conversations, metrics)
         policy = policy_of("rag", settings, registry)
         servicer = self._servicer = RagServicer(config, pipeline, conversations, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        # Other services and Redis may come and go: each question finds out.
+        health = HealthServicer((SERVICE,), policy.lifecycle)
         self.Ask = servicer.Ask
         self.AskBatch = servicer.AskBatch
         self.GetConversation = servicer.GetConversation

@@ -6,6 +6,7 @@ of both, and tells nothing of either. Knows nothing of how questions are answere
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -13,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from services.rag.config import ConversationConfig
 from services.rag.types import Abstention, Turn
+from services.runtime import store
 from services.runtime.errors import DependencyDown, InvalidRequest, ResourceNotFound
 from services.runtime.store import store_errors
 
@@ -55,9 +56,21 @@ class Conversations:
         """`observe` is told whether Redis answered, whenever it was asked."""
         self._redis = redis
         self._config = config
-        self._observe = observe
+        self._tell = observe
+        self._available = False
+        self._watching: asyncio.Task[None] | None = None
         if redis is not None:
-            observe(True)  # until it does not answer
+            self._observe(True)  # until it does not answer
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis answered when it was last asked."""
+        return self._available
+
+    def watch(self) -> None:
+        """Asks Redis now and then from here on, until `close`, also while nobody converses."""
+        if self._redis is not None:
+            self._watching = asyncio.create_task(store.watch(self._redis, self._observe))
 
     async def last_turns(self, api_key: str | None, conversation_id: str) -> list[Turn]:
         """The turns that go before the model, oldest first; none of a new conversation."""
@@ -101,19 +114,17 @@ class Conversations:
         if not num_deleted:
             raise _not_found()
 
-    async def available(self) -> bool:
-        """Whether Redis answers."""
-        try:
-            with store_errors(_WHAT, self._observe):
-                await self._store().ping()
-        except (DependencyDown, RedisError):
-            return False
-        return True
-
     async def close(self) -> None:
         """Closes the connections."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         if self._redis is not None:
             await self._redis.aclose()
+
+    def _observe(self, available: bool) -> None:
+        self._available = available
+        self._tell(available)
 
     def _store(self) -> Redis:
         if self._redis is None:

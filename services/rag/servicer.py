@@ -28,8 +28,6 @@ from services.runtime.rpc import Call, RpcPolicy, server_stream, unary
 
 __all__ = ["RagServicer"]
 
-_PING_TIMEOUT_S = 1.0
-
 T = TypeVar("T")
 
 
@@ -52,11 +50,6 @@ class RagServicer:
     def rpc(self) -> RpcPolicy:
         """What every call goes through."""
         return self._rpc
-
-    @property
-    def healthy(self) -> bool:
-        """Whether calls can be served. Other services may come and go: each call finds out."""
-        return not self._rpc.lifecycle.draining
 
     async def close(self) -> None:
         """Drains: refuses new calls, lets running ones finish in time."""
@@ -142,15 +135,11 @@ class RagServicer:
         self, _request: pb.RagServiceGetLoadRequest, _call: Call
     ) -> pb.RagServiceGetLoadResponse:
         """What is being answered right now."""
-        try:
-            available = await asyncio.wait_for(self._conversations.available(), _PING_TIMEOUT_S)
-        except TimeoutError:
-            available = False
         running = self._pipeline.running
         return pb.RagServiceGetLoadResponse(
             num_running=running.num_running,
             num_running_by_stage=running.by_stage,
-            conversations_available=available,
+            conversations_available=self._conversations.available,
             resident_bytes=resident_bytes(),
             num_questions_done=running.num_done,
             process_id=os.getpid(),

@@ -65,9 +65,12 @@ class Retrieval:
         service = await RetrievalService.start(config, stores)
         policy = policy_of("retrieval", settings, registry)
         servicer = self._servicer = RetrievalServicer(config, service, policy)
-        health = HealthServicer(SERVICES, lambda: servicer.healthy)
+        health = HealthServicer(
+            SERVICES, policy.lifecycle, lambda: service.failure, lambda: service.hindrance
+        )
         self._expose(servicer, FileServicer(config, service, policy))
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"position": str(service.load().applied)})
 
     def _expose(self, retrieval: RetrievalServicer, files: FileServicer) -> None:
@@ -94,12 +97,6 @@ class Retrieval:
         self.GetAttachment = files.GetAttachment
         self.ListAttachments = files.ListAttachments
         self.DetachFile = files.DetachFile
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        failure = self._servicer.failure
-        if failure is not None:
-            raise RuntimeError(failure)
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.

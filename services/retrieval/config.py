@@ -83,6 +83,7 @@ class LogConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_timeout_s: float = Field(default=300.0, gt=0)  # for replaying at start
+    max_behind_s: float = Field(default=30.0, gt=0)  # beyond it: not ready
     snapshot_after_bytes: int = Field(default=64 * MIB, ge=1)  # of log since the last one
     snapshot_after_entries: int = Field(default=20_000, ge=1)
     num_snapshots: int = Field(default=2, ge=2)

@@ -156,6 +156,19 @@ class RetrievalService:
         """Why this replica needs a restart; None = it does not."""
         return self._replica.failure
 
+    @property
+    def hindrance(self) -> str | None:
+        """Why searches do not see what they should until it has passed; None = they do.
+
+        A store that is away is none: what was written before, they see.
+        """
+        if self._replica.trouble is not None:
+            return f"the log cannot be followed: {self._replica.trouble}"
+        behind_s = self._replica.behind_s
+        if behind_s > self._config.log.max_behind_s:
+            return f"it has been behind the end of the log for {behind_s:.0f} s"
+        return None
+
     async def close(self) -> None:
         """Ends all work."""
         await self._readers.close()

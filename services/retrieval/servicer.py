@@ -45,16 +45,6 @@ class RetrievalServicer:
         """What every call goes through."""
         return self._rpc
 
-    @property
-    def healthy(self) -> bool:
-        """Whether calls can be served."""
-        return self.failure is None and not self._rpc.lifecycle.draining
-
-    @property
-    def failure(self) -> str | None:
-        """Why the replica has to be replaced; None = it has not."""
-        return self._service.failure
-
     async def close(self) -> None:
         """Drains: refuses new calls, lets running ones finish in time, ends the replica."""
         await self._rpc.lifecycle.drain(self._config.drain_timeout_s)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
 from orrery.async_connection import EOF, AsyncConnection
 from orrery.errors import (
@@ -37,13 +38,17 @@ from services.runtime.errors import (
     Internal,
     OrreryError,
 )
+from services.runtime.health import READINESS
 from services.runtime.lifecycle import shutting_down
 from services.runtime.rpc import Call
 
-__all__ = ["Caller", "Peer", "error_of_item"]
+__all__ = ["Caller", "Peer", "check_ready", "error_of_item"]
 
 _BY_REASON = MappingProxyType({kind.reason: error for error, kind in ERROR_TABLE.items()})
 _BEARER = "bearer "
+_CHECK_HEALTH: Method[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = Method(
+    "/grpc.health.v1.Health/Check", health_pb2.HealthCheckResponse.FromString
+)
 _REPLACED_S = 1.0  # when to try again where a replica was lost: another serves, or soon will
 
 RequestT = TypeVar("RequestT", bound=Message)
@@ -188,6 +193,22 @@ class Peer:
             traceparent=caller.traceparent,
             inner=True,
         )
+
+
+class _Unary(Protocol):
+    async def unary(
+        self,
+        application: str,
+        method: Method[RequestT, ResponseT],
+        request: RequestT,
+        caller: Caller,
+    ) -> ResponseT: ...
+
+
+async def check_ready(peer: _Unary, application: str, caller: Caller) -> None:
+    """Returns where an application serves. Raises `NotReady` with the reason, or `OrreryError`."""
+    request = health_pb2.HealthCheckRequest(service=READINESS)
+    await peer.unary(application, _CHECK_HEALTH, request, caller)
 
 
 class _ItemError(Protocol):

@@ -6,9 +6,10 @@ have a home of their own.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -19,6 +20,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis's own, not the built-in
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
     TimeoutError,  # noqa: A004
 )
@@ -26,13 +28,14 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from services.runtime.errors import DependencyDown
 
-__all__ = ["connect", "store_errors"]
+__all__ = ["connect", "store_errors", "watch"]
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 10.0
 # Beyond them a call fails at once. Redis takes some thousand clients, or what its files allow.
 MAX_CONNECTIONS = 256
 _RETRY_AFTER_S = 1.0
+_WATCH_INTERVAL_S = 1.0
 
 # What Redis answers, or does not, while it cannot do its work; each passes by itself.
 _DOWN = (
@@ -104,3 +107,12 @@ def store_errors(what: str, observe: Callable[[bool], None] = _unobserved) -> It
             retry_after_s=_RETRY_AFTER_S,
         ) from error
     observe(True)
+
+
+async def watch(redis: Redis, observe: Callable[[bool], None]) -> None:
+    """Asks the store every second whether it answers and tells `observe`, until it is cancelled."""
+    while True:
+        with suppress(DependencyDown, RedisError), store_errors("", observe):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await redis.ping()
+        await asyncio.sleep(_WATCH_INTERVAL_S)

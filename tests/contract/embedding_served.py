@@ -116,10 +116,13 @@ async def embedding_server(
     """
     registry = PrometheusRegistry({"service": "embedding", "model": config.model_name})
     service = EmbeddingService(config, models, registry, redis_url)
-    servicer = EmbeddingServicer(config, service, RpcPolicy())
+    policy = RpcPolicy()
+    servicer = EmbeddingServicer(config, service, policy)
     server = grpc.aio.server()
     add_to_server(servicer, server)
-    health = HealthServicer(("orrery.v1.EmbeddingService",), lambda: servicer.healthy)
+    health = HealthServicer(
+        ("orrery.v1.EmbeddingService",), policy.lifecycle, lambda: service.failure
+    )
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

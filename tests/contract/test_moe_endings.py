@@ -221,15 +221,15 @@ async def test_metrics_count_what_was_asked(folder: Path) -> None:
         assert value("placement_version") == cluster.service.placement.version
 
 
-async def test_a_router_whose_metrics_stand_still_is_not_healthy(
+async def test_a_router_whose_metrics_stand_still_is_to_be_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with moe_cluster(folder) as cluster:
-        assert cluster.servicer.healthy
+        assert cluster.service.failure is None
 
     def breaks(*_: object) -> None:
         raise RuntimeError("the exporter is gone")
 
     monkeypatch.setattr(RouterMetrics, "flush", breaks)
     async with moe_cluster(folder) as cluster:
-        await until(lambda: not cluster.servicer.healthy)
+        await until(lambda: cluster.service.failure is not None)

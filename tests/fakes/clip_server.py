@@ -83,7 +83,7 @@ async def clip_server(folder: Path | None = None, **options: Any) -> AsyncIterat
             ]
         )
         add_to_server(clip.servicer, server)
-        health = HealthServicer((SERVICE,), lambda: clip.servicer.healthy)
+        health = HealthServicer((SERVICE,), clip.servicer.rpc.lifecycle)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

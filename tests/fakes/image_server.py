@@ -119,7 +119,7 @@ async def image_server(
         servicer = ImageServicer(config, service, policy)
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
         add_to_server(servicer, server)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         reflection.enable_server_reflection(
             (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server

@@ -153,10 +153,16 @@ async def moe_cluster(
         registry = PrometheusRegistry({"service": "moe", "model": MODEL_NAME})
         service = await start_router(config, model, gates, clients, RouterMetrics(registry))
         stack.push_async_callback(service.close)
-        servicer = RouterServicer(config, service, RpcPolicy(authenticator=Authenticator(api_keys)))
+        policy = RpcPolicy(authenticator=Authenticator(api_keys))
+        servicer = RouterServicer(config, service, policy)
         server = grpc.aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
         add_router(servicer, server)
-        health = HealthServicer(("orrery.v1.MoeRouterService",), lambda: servicer.healthy)
+        health = HealthServicer(
+            ("orrery.v1.MoeRouterService",),
+            policy.lifecycle,
+            lambda: service.failure,
+            lambda: service.hindrance,
+        )
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         bound = server.add_insecure_port(f"127.0.0.1:{port}")
         await server.start()

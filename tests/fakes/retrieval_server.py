@@ -105,7 +105,9 @@ async def retrieval_server(
         add_retrieval_to_server(servicer, server)
         add_files_to_server(FileServicer(config, service, policy), server)
         add_embedding_to_server(embedding, server)
-        health = HealthServicer(SERVICES, lambda: servicer.healthy)
+        health = HealthServicer(
+            SERVICES, policy.lifecycle, lambda: service.failure, lambda: service.hindrance
+        )
         health_pb2_grpc.add_HealthServicer_to_server(health, server)
         await server.start()
         stack.push_async_callback(server.stop, None)

@@ -78,7 +78,7 @@ class ScriptedEngine:
 
     def __init__(self, settings: ScriptedSettings | None = None) -> None:
         self.settings = settings or ScriptedSettings()
-        self.healthy = True
+        self.failure: str | None = None
         self.fails_on: str | None = None  # a prompt with this text fails at its second step
         self.requests: list[PictureRequest] = []
         self.started = asyncio.Event()  # a picture is at its first step

@@ -7,22 +7,17 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
-from grpc_health.v1 import health_pb2
 
-from orrery.methods import Method
 from orrery.v1 import generation_pb2 as pb
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
 from services.gateway.schemas.status import Health, Readiness, ServiceReadiness, Version
 from services.gateway.upstream import Caller
-from services.runtime.errors import DeadlineExceeded, NotReady, OrreryError, kind_of
+from services.runtime.errors import DeadlineExceeded, OrreryError, kind_of
+from services.runtime.peer import check_ready
 
 __all__ = ["router"]
 
 router = APIRouter(tags=["status"])
-
-_CHECK_HEALTH: Method[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse] = Method(
-    "/grpc.health.v1.Health/Check", health_pb2.HealthCheckResponse.FromString
-)
 
 
 @router.get("/health")
@@ -53,12 +48,7 @@ async def show_version() -> Version:
 async def _ask(gateway: Gateway, application: str, caller: Caller) -> ServiceReadiness:
     limit_s = gateway.config.ready_timeout_s
     try:
-        request = health_pb2.HealthCheckRequest()
-        answer = await gateway.upstream.unary(
-            application, _CHECK_HEALTH, request, caller.within_s(limit_s)
-        )
-        if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            raise NotReady(f"the service {application!r} is not serving")
+        await check_ready(gateway.upstream, application, caller.within_s(limit_s))
     except DeadlineExceeded:
         return ServiceReadiness(status="not_ready", reason=f"no answer within {limit_s:g} s")
     except OrreryError as error:

@@ -53,9 +53,9 @@ class AsyncImageEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
-    def healthy(self) -> bool:
-        """False once nothing can be made any more, or the model lately failed every time."""
-        return self._workers.healthy
+    def failure(self) -> str | None:
+        """Why no picture is to be expected any more; None = they are made."""
+        return self._workers.failure
 
     def load(self) -> EngineLoad:
         """As of now. Cheap."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 import torch
 
@@ -30,13 +31,19 @@ from services.image.loop.rate import StepRate
 from services.image.loop.stats import EngineLoad, EngineObserver
 from services.image.types import Finished, Pixels, Preview, PreviewKind, Progress, Times
 from services.runtime.errors import Internal, NotReady, OrreryError
+from services.runtime.work_health import WorkHealth
 
 __all__ = ["Workers"]
 
-# So many pieces of work of one kind that failed in a row mean that the model is broken.
-_MAX_FAILURES = 3
-# But not these: they are of a picture's own numbers and of its size.
+# They are of a picture's own numbers and of its size, and say nothing of the model.
 _OF_THE_PICTURE = (OrreryError, NotFinite, MemoryError, torch.OutOfMemoryError)
+_PIECES = MappingProxyType(
+    {
+        Stage.QUEUE: "preparing a picture",
+        Stage.DENOISE: "a step",
+        Stage.DECODE: "decoding a picture",
+    }
+)
 
 
 class Workers:
@@ -67,16 +74,19 @@ class Workers:
         self._slots: dict[int, Job] = {}  # in the batch, by slot id
         self._cancelled: list[int] = []  # slot ids to be given up before the next step
         self._rate = StepRate()
-        self._num_failures = dict.fromkeys(Stage, 0)  # in a row, by the kind of work
+        self._health = {
+            stage: WorkHealth(what, limits.stuck_after_s) for stage, what in _PIECES.items()
+        }
         self._num_images_done = 0
         self._batch_bytes = 0
         self._stopped: str | None = None  # why nothing new is taken
         self._closing = False
 
     @property
-    def healthy(self) -> bool:
-        """False once nothing can be made any more, or a kind of work lately failed every time."""
-        return self._stopped is None and max(self._num_failures.values()) < _MAX_FAILURES
+    def failure(self) -> str | None:
+        """Why nothing can be made any more, or a kind of work does not go on; None = all do."""
+        failures = (health.failure for health in self._health.values())
+        return self._stopped or next(filter(None, failures), None)
 
     def load(self) -> EngineLoad:
         """As of now. Cheap."""
@@ -197,6 +207,7 @@ class Workers:
         return True
 
     def _prepare(self, job: Job) -> None:
+        self._health[Stage.QUEUE].began()
         try:
             prepared = prepare(self._model, job.request, job.plan)
         except Exception as error:  # noqa: BLE001 - it is given to whom it concerns
@@ -227,6 +238,8 @@ class Workers:
             self._cancelled.clear()
             ended = self._join()
             self._batch_bytes = self._engine.state_bytes
+            if self._engine.num_running:
+                self._health[Stage.DENOISE].began()
         self._wake(ended)
         outcome = self._engine.step()
         if outcome is not None:
@@ -266,6 +279,7 @@ class Workers:
         return True
 
     def _decode(self, task: DecodeTask) -> None:
+        self._health[Stage.DECODE].began()
         try:
             pixels = self._model.decode(task.latents)
         except Exception as error:  # noqa: BLE001 - it is given to whom it concerns
@@ -347,9 +361,10 @@ class Workers:
     def _judge(self, kind: Stage, errors: Sequence[Exception | None]) -> None:
         """What a piece of work, done for one picture or several, says of the model."""
         if None in errors:
-            self._num_failures[kind] = 0
-        elif not all(isinstance(error, _OF_THE_PICTURE) for error in errors):
-            self._num_failures[kind] += 1
+            self._health[kind].succeeded()
+        else:
+            blameless = all(isinstance(error, _OF_THE_PICTURE) for error in errors)
+            self._health[kind].failed(blameless=blameless)
 
     def _fail(self, job: Job, cause: Exception) -> None:
         """Ends a picture for an error that is not its caller's."""

@@ -51,7 +51,9 @@ class MoeRouter:
         service = await start_router(config, model, gates, clients, metrics)
         policy = policy_of("moe-router", settings, registry)
         servicer = self._servicer = RouterServicer(config, service, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health = HealthServicer(
+            (SERVICE,), policy.lifecycle, lambda: service.failure, lambda: service.hindrance
+        )
         self.Route = servicer.Route
         self.Dispatch = servicer.Dispatch
         self.DispatchStream = servicer.DispatchStream
@@ -62,12 +64,8 @@ class MoeRouter:
         self.GetMoeModel = servicer.GetMoeModel
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"model": config.model_name, "num_shards": len(clients)})
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        if not self._servicer.healthy:
-            raise RuntimeError("the shards are not looked after any more")
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.

@@ -106,9 +106,23 @@ class Fleet:
         self._watches: list[asyncio.Task[None]] = []
 
     @property
-    def healthy(self) -> bool:
+    def watched(self) -> bool:
         """False once nobody looks after a shard any more."""
         return not any(watch.done() for watch in self._watches)
+
+    @property
+    def hindrance(self) -> str | None:
+        """Why some tokens cannot be computed now; None = each expert is where it can be asked."""
+        homes, shards = self.table.current.homes, self._shards
+        num_away = sum(
+            not any(name in shards and key in shards[name].ready for name in names)
+            for key, names in homes.items()
+        )
+        if not num_away:
+            return None
+        lost = [name for name, shard in shards.items() if shard.lost_s is not None]
+        where = f"; lost: {', '.join(lost)}" if lost else ""
+        return f"{num_away} of {len(homes)} experts are on no shard that answers{where}"
 
     @property
     def shards(self) -> Mapping[str, Shard]:

@@ -82,12 +82,18 @@ class RouterService:
         return self._fleet.shards
 
     @property
-    def healthy(self) -> bool:
-        """Whether the shards and the metrics are looked after. A shard that is lost makes the
-        router no worse.
-        """
-        flushing = self._flushing is not None and not self._flushing.done()
-        return self._fleet.healthy and flushing
+    def failure(self) -> str | None:
+        """Why this router has to be replaced; None = it has not. A lost shard makes it no worse."""
+        if not self._fleet.watched:
+            return "the shards are not looked after any more"
+        if self._flushing is None or self._flushing.done():
+            return "the metrics are not looked after any more"
+        return None
+
+    @property
+    def hindrance(self) -> str | None:
+        """Why some tokens cannot be computed until a shard is back; None = all can."""
+        return self._fleet.hindrance
 
     def start(self, reports: Mapping[str, ShardReport]) -> None:
         """Begins to look after the shards. `reports`: of those that have been asked already."""

@@ -45,18 +45,13 @@ class ExpertShard:
             authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
         )
         servicer = self._servicer = ShardServicer(config, model, service, policy)
-        health = HealthServicer((SERVICE,), lambda: servicer.healthy)
+        health = HealthServicer((SERVICE,), policy.lifecycle)
         self.Compute = servicer.Compute
         self.LoadExperts = servicer.LoadExperts
         self.DropExperts = servicer.DropExperts
         self.GetShard = servicer.GetShard
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         _LOG.info("ready", extra={"model": config.model_name})
-
-    async def check_health(self) -> None:
-        """Serve asks this; raising gets the replica replaced."""
-        if not self._servicer.healthy:
-            raise RuntimeError("the shard has stopped")
 
     def __del__(self) -> Awaitable[None] | None:
         """Serve awaits what this returns once the replica has drained.

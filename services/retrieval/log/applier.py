@@ -74,8 +74,15 @@ class Applier:
         self.snapshot_position: Position | None = None
         self.num_replayed = self.num_bytes_replayed = 0  # since the snapshot that was loaded
         self.available = False
+        self._behind_since_s: float | None = None  # None: all that is known of was applied
         self.trouble: str | None = None  # passes when the store holds the right log again
         self.failure: str | None = None  # stays: this replica needs a restart
+
+    @property
+    def behind_s(self) -> float:
+        """For how long searches have not seen all of the log while it could be read."""
+        since_s = self._behind_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     async def catch_up(self) -> None:
         """Loads the newest snapshot and applies the log up to its end, as of now.
@@ -157,13 +164,14 @@ class Applier:
         try:
             self._check(page)
         except _Trimmed as error:
+            self._hear_of(page.head.tail)
             if not await self._load(after=self.applied):
                 raise _Trouble(f"{error}, and no snapshot here goes further") from error
             return
         self.trouble = None
         self._metrics.redis_available.set(1.0)
         self._set_available(True)
-        self.tail = page.head.tail
+        self._hear_of(page.head.tail)
         self.snapshot_position = page.head.snapshot or self.snapshot_position
         changed: list[str] = []
         if page.entries:
@@ -224,9 +232,16 @@ class Applier:
                 extra={"snapshot": rejected.name, "reason": rejected.reason},
             )
 
+    def _hear_of(self, tail: Position) -> None:
+        self.tail = tail
+        if self.applied < tail and self._behind_since_s is None:
+            self._behind_since_s = time.monotonic()
+
     def _publish(self) -> None:
         self.applied = self.state.position
         self.tail = max(self.tail, self.applied)
+        if self.applied >= self.tail:
+            self._behind_since_s = None
         self._metrics.applied_lag_s.set((self.tail.ms - self.applied.ms) / 1000)
         self._metrics.hold(self.state.directory.by_id.values())
         self._tell()
@@ -246,6 +261,8 @@ class Applier:
 
     def _set_available(self, available: bool) -> None:
         self.available = available
+        if not available:  # nobody can write, or nobody can tell what: that is said otherwise
+            self._behind_since_s = None
         self._metrics.log_available.set(float(available))
 
     def _tell(self) -> None:

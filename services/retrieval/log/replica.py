@@ -161,6 +161,11 @@ class Replica:
         return self._applier.trouble
 
     @property
+    def behind_s(self) -> float:
+        """For how long searches have not seen all of the log while it could be read."""
+        return self._applier.behind_s
+
+    @property
     def snapshot_position(self) -> Position | None:
         """Of the newest snapshot."""
         return self._snapshotter.newest

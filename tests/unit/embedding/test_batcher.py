@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from services.embedding.batcher import Batcher, BatchStats, Job
 from services.runtime.errors import DeadlineExceeded, NotReady, Overloaded
+from services.runtime.work_health import WorkHealth
 
 MAX_TOKENS = 64
 NEVER_S = 3600.0
@@ -69,10 +70,16 @@ class Bench:
     """A batcher over a fake model, moved by hand."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS, max_waiting: int = 10_000) -> None:
+        self.now_s = 0.0
         self.model = Recorder()
         self.executor = StepExecutor()
         self.batcher: Batcher[str, str] = Batcher(
-            self.model.compute, self.executor, max_tokens, max_waiting, self.model
+            self.model.compute,
+            self.executor,
+            max_tokens,
+            max_waiting,
+            self.model,
+            WorkHealth("a batch", 60.0, lambda: self.now_s),
         )
 
     def call(self, *jobs: Job[str], in_s: float = NEVER_S) -> asyncio.Task[Any]:
@@ -315,7 +322,7 @@ async def test_a_failed_batch_fails_its_callers_and_only_them() -> None:
     with pytest.raises(RuntimeError):
         await failed
     bench.model.failing = False
-    assert bench.batcher.healthy
+    assert bench.batcher.failure is None
     served = bench.call(job("a"))
     await bench.finish()
     assert served.result().results == ["aa"]
@@ -329,12 +336,24 @@ async def test_batches_that_keep_failing_make_it_unhealthy_until_one_does_not() 
         failing = bench.call(job(str(number)))
         await bench.step()
         assert isinstance(failing.exception(), RuntimeError)
-    assert not bench.batcher.healthy
+    assert bench.batcher.failure is not None
     bench.model.failing = False
     served = bench.call(job("a"))
     await bench.finish()
     assert served.done()
-    assert bench.batcher.healthy
+    assert bench.batcher.failure is None
+
+
+async def test_a_batch_that_does_not_end_makes_it_unhealthy_until_it_does() -> None:
+    bench = Bench()
+    call = bench.call(job("a"))
+    await bench.settle()
+    bench.now_s = 61.0
+    assert bench.batcher.failure == "a batch has been under way for 61 s"
+    await bench.finish()
+    assert call.done()
+    bench.now_s = 600.0  # nothing to do is no reason
+    assert bench.batcher.failure is None
 
 
 async def test_close_refuses_what_waits_and_finishes_what_runs() -> None:

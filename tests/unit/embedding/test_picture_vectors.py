@@ -25,6 +25,7 @@ from services.embedding.preprocessing import Pixels, Preprocessing
 from services.embedding.vectors import Embedded, VectorSource
 from services.runtime.errors import InvalidRequest, Overloaded
 from services.runtime.metrics import PrometheusRegistry
+from services.runtime.work_health import WorkHealth
 from tests.unit.embedding.pictures import picture, png
 
 
@@ -67,6 +68,7 @@ class Side:
             config.max_tokens_per_batch,
             config.max_waiting_images,
             BatchMetrics(registry).of("image", config.max_waiting_images),
+            WorkHealth("a batch", 60.0),
         )
         source = VectorSource(batcher, None)
         self.pictures = PictureVectors(self.encoder, config, source, RequestMetrics(registry))

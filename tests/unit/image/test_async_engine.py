@@ -151,7 +151,7 @@ async def test_steps_that_the_schedule_cannot_take_are_refused(engine: AsyncImag
     with pytest.raises(InvalidRequest) as refusal:
         await collect(engine, toy_request(num_steps=5000))
     assert refusal.value.field == "num_steps"
-    assert engine.healthy
+    assert engine.failure is None
 
 
 async def test_strength_that_leaves_no_step_is_refused(engine: AsyncImageEngine) -> None:

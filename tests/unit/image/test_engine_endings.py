@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ async def test_a_picture_that_breaks_fails_alone(engine: AsyncImageEngine, promp
     assert results[1].__cause__ is not None
     assert np.array_equal(results[0], expected)
     assert np.array_equal(results[2], expected)
-    assert engine.healthy
+    assert engine.failure is None
 
 
 async def test_a_decoder_that_fails_ends_the_picture(
@@ -195,13 +196,26 @@ async def test_work_of_one_kind_that_fails_every_time_is_unhealthy_until_it_succ
     gate = getattr(model, kind)
     whole, gate.pass_through = gate.pass_through, fail
     for _ in range(3):
-        assert engine.healthy
+        assert engine.failure is None
         with pytest.raises(Internal):
             await collect(engine, toy_request())
-    assert not engine.healthy
+    assert engine.failure is not None
     gate.pass_through = whole
     await collect(engine, toy_request())
-    assert engine.healthy
+    assert engine.failure is None
+
+
+@pytest.mark.parametrize("kind", ["prompts", "steps", "pixels"])
+async def test_work_that_does_not_end_is_told_until_it_does(model: ToyModel, kind: str) -> None:
+    engine = AsyncImageEngine(model, replace(LIMITS, stuck_after_s=0.01))
+    gate = getattr(model, kind)
+    gate.close()
+    asked = asyncio.create_task(collect(engine, toy_request()))
+    await until(lambda: "has been under way" in (engine.failure or ""))
+    gate.open()
+    await asked
+    assert engine.failure is None
+    await engine.close()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError()])
@@ -215,7 +229,7 @@ async def test_pictures_too_large_say_nothing_of_the_model(
     for _ in range(5):
         with pytest.raises(Internal):
             await collect(engine, toy_request())
-    assert engine.healthy
+    assert engine.failure is None
 
 
 async def test_pictures_whose_numbers_are_none_say_nothing_of_the_model(
@@ -224,7 +238,7 @@ async def test_pictures_whose_numbers_are_none_say_nothing_of_the_model(
     for _ in range(5):
         with pytest.raises(Internal):
             await collect(engine, toy_request(prompt=NOT_A_NUMBER))
-    assert engine.healthy
+    assert engine.failure is None
 
 
 async def test_pictures_that_break_together_are_one_failure(
@@ -238,7 +252,7 @@ async def test_pictures_that_break_together_are_one_failure(
     model.steps.open()
     results = await asyncio.gather(*asked, return_exceptions=True)
     assert all(isinstance(result, Internal) for result in results)
-    assert engine.healthy  # of two calls of the model
+    assert engine.failure is None  # of two calls of the model
 
 
 async def test_a_dead_loop_ends_every_stream_and_refuses_more(model: ToyModel) -> None:
@@ -251,7 +265,7 @@ async def test_a_dead_loop_ends_every_stream_and_refuses_more(model: ToyModel) -
         *(collect(engine, toy_request(seed)) for seed in range(6)), return_exceptions=True
     )
     assert all(isinstance(result, OrreryError) for result in results)
-    assert not engine.healthy
+    assert engine.failure is not None
     with pytest.raises(NotReady):
         await collect(engine, toy_request())
     await engine.close()

@@ -96,7 +96,7 @@ async def test_closing_cuts_what_takes_too_long() -> None:
 async def test_engine_that_stopped_is_told_by_health() -> None:
     async with served() as (server, channel):
         assert await health(channel) == SERVING
-        server.engine.healthy = False
+        server.engine.failure = "the image engine has stopped"
         assert await health(channel) == NOT_SERVING
 
 

@@ -13,6 +13,7 @@ from services.rag.conversations import Conversations
 from services.rag.types import Abstention, Turn
 from services.runtime import store
 from services.runtime.errors import DependencyDown, ResourceNotFound
+from tests.fakes.rag_services import until
 from tests.fakes.redis_server import RedisServer, redis_server
 
 TURN = Turn("Who?", "Osker")
@@ -79,9 +80,7 @@ async def test_redis_that_is_away_is_a_dependency_that_is_down(tmp_path: Path) -
     with redis_server(tmp_path) as own:
         client = store.connect(own.url)
         kept = conversations(client)
-        assert await kept.available()
         own.kill()
-        assert not await kept.available()
         for attempt in (
             kept.last_turns(None, "c"),
             kept.append(None, "c", TURN),
@@ -90,6 +89,7 @@ async def test_redis_that_is_away_is_a_dependency_that_is_down(tmp_path: Path) -
         ):
             with pytest.raises(DependencyDown):
                 await attempt
+            assert not kept.available
         own.restart()
         await kept.append(None, "c", TURN)
         assert await kept.last_turns(None, "c") == [TURN]
@@ -98,9 +98,11 @@ async def test_redis_that_is_away_is_a_dependency_that_is_down(tmp_path: Path) -
 
 async def test_without_a_store_there_are_no_conversations() -> None:
     kept = conversations(None)
-    assert not await kept.available()
+    kept.watch()  # there is nothing to be asked
+    assert not kept.available
     with pytest.raises(DependencyDown):
         await kept.last_turns(None, "c")
+    await kept.close()
 
 
 async def test_whoever_watches_is_told_whether_redis_answers(server: RedisServer) -> None:
@@ -114,6 +116,19 @@ async def test_whoever_watches_is_told_whether_redis_answers(server: RedisServer
         await kept.get(None, "c")
     assert told[-1] is False
     server.restart()
-    assert await kept.available()
+    await kept.append(None, "c", TURN)
     assert told[-1] is True
     await client.aclose()
+
+
+async def test_what_becomes_of_redis_is_told_while_nobody_converses(server: RedisServer) -> None:
+    told: list[bool] = []
+    kept = Conversations(store.connect(server.url), ConversationConfig(), told.append)
+    kept.watch()
+    server.kill()
+    await until(lambda: not kept.available)
+    assert told[-1] is False
+    server.restart()
+    await until(lambda: kept.available)
+    assert told[-1] is True
+    await kept.close()

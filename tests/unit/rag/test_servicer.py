@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from orrery.v1 import rag_pb2 as pb
 from orrery.v1 import retrieval_pb2
@@ -310,11 +311,16 @@ async def test_metrics_count_outcomes_stages_and_citations() -> None:
         assert read("orrery_rag_stage_seconds_count", {**labels, "stage": "generate"}) == 1
 
 
-async def test_draining_service_is_not_healthy_and_refuses() -> None:
-    async with serving(FakeServices([SHIP], ["Tamir Osker"])) as (stub, server):
-        assert server.servicer.healthy
+async def test_draining_service_is_not_ready_and_refuses() -> None:
+    async with (
+        serving(FakeServices([SHIP], ["Tamir Osker"])) as (stub, server),
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        question = health_pb2.HealthCheckRequest()
+        assert (await health.Check(question)).status == health_pb2.HealthCheckResponse.SERVING
         await server.servicer.close()
-        assert not server.servicer.healthy
+        assert (await health.Check(question)).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Ask(ASK).read()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

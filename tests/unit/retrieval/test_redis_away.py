@@ -23,6 +23,7 @@ async def test_reads_go_on_and_writes_are_unavailable_until_it_is_back(
     client = alone.client
     name = await client.collection()
     token = await client.put(name, [text("a", "some words"), text("b", "other words")])
+    await client.search(name, token, text="some")  # it has read so far when Redis goes away
     redis.kill()
     assert ids(await client.search(name, token, text="some")) == ["a#0", "b#0"]
     got = await client.stub.Get(pb.GetRequest(collection=name, document_ids=["a"]))

@@ -7,6 +7,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from services.runtime.health import READINESS, HealthServicer
+from services.runtime.lifecycle import Lifecycle
+from tests.contract.served import refusal
 from tests.fakes.generation_server import SERVICE, generation_server
 from tests.fakes.toy_backend import ToyBackend
 
@@ -54,6 +57,39 @@ async def test_watch_tells_when_the_engine_dies_and_list_agrees() -> None:
         assert set(listed.statuses) == {"", SERVICE}
         watch.cancel()
         unknown.cancel()
+
+
+async def test_what_does_not_serve_says_why_where_it_is_asked_for_its_readiness() -> None:
+    backend = ToyBackend()
+    async with (
+        generation_server(backend) as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        question = health_pb2.HealthCheckRequest(service=READINESS)
+        assert (await stub.Check(question)).status == SERVING
+        await backend.close()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(question)
+        refused = refusal(caught.value)
+        assert (refused.code, refused.reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
+        assert caught.value.details() == "the engine has stopped"
+
+
+async def test_only_a_failure_gets_a_replica_replaced() -> None:
+    failure: str | None = None
+    lifecycle = Lifecycle()
+    health = HealthServicer((SERVICE,), lifecycle, lambda: failure, lambda: "its log is away")
+    assert health.problem == "its log is away"
+    await health.check_health()
+    failure = "the model is broken"
+    assert health.problem == failure
+    with pytest.raises(RuntimeError, match=failure):
+        await health.check_health()
+    failure = None
+    await lifecycle.drain(0.0)
+    assert health.problem == "the service is shutting down"
+    await health.check_health()
 
 
 async def test_reflection_lists_the_services() -> None:
