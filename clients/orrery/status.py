@@ -57,6 +57,8 @@ _LOST_CONNECTION = (
     "Broken pipe",
     # grpc.aio, where the call ended while a request of its stream was being sent.
     "Internal error from Core",
+    # Serve's HAProxy where it has no server for the call, or lost it: no gRPC server answers so.
+    "Received http2 header with status: 500",
 )
 _LOST_CONNECTION_CODES = (
     grpc.StatusCode.UNAVAILABLE,

@@ -90,6 +90,7 @@ async def test_stream_failing_after_the_first_token_is_not_repeated(
         (grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2"),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed"),
         (grpc.StatusCode.INTERNAL, "Internal error from Core"),
+        (grpc.StatusCode.UNKNOWN, "Received http2 header with status: 500"),
     ],
 )
 async def test_cancel_nobody_asked_for_is_a_lost_connection(
