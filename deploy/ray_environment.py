@@ -27,6 +27,9 @@ def serve_settings() -> dict[str, str]:
         # Workers are started when an actor needs one: idle ones cost 100 MiB each.
         "RAY_enable_worker_prestart": "0",
         "RAY_prestart_worker_first_driver": "0",
+        # Workers are processes like any other: by default they stand behind all others, their own
+        # clients included.
+        "RAY_worker_niceness": "0",
         # gRPC straight from the proxy to the replica, which runs our code on its own event loop.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

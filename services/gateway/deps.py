@@ -72,17 +72,19 @@ class Gateway:
         await self.upstream.close()
 
 
-def _gateway(request: Request) -> Gateway:
+# All are asynchronous, though none waits: FastAPI runs the others in a thread, and a request would
+# wait for it.
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request, gateway: Annotated[Gateway, Depends(_gateway)]) -> Caller:
     arrival = cast(headers.Arrival, request.state)
-    return headers.caller(request.headers, arrival, _gateway(request).config)
+    return headers.caller(request.headers, arrival, gateway.config)
 
 
-def _consistency_token(request: Request) -> str:
+async def _consistency_token(request: Request) -> str:
     return consistency.token_of(request)
 
 

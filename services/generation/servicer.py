@@ -29,6 +29,7 @@ from services.generation.backend import Backend
 from services.generation.collect import collect
 from services.generation.config import GenerationConfig
 from services.generation.outcomes import raise_failure
+from services.generation.places import Places
 from services.generation.prompts import PromptEncoder
 from services.runtime.errors import InvalidRequest, ModelNotFound
 from services.runtime.offload import offload_if_large
@@ -94,14 +95,14 @@ class GenerationServicer:
                 field="prompts",
             )
         # More than can run at a time would only take places that other callers could have.
-        slots = asyncio.Semaphore(min(limits.max_batch_concurrency, self._backend.info.max_running))
-
-        async def run(prompt: common_pb2.Prompt) -> pb.BatchResult:
-            async with slots:
-                return await self._batch_result(call, prompt, params, request.priority)
-
+        places = Places(min(limits.max_batch_concurrency, self._backend.info.max_running))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(run(prompt)) for prompt in request.prompts]
+            tasks = [
+                group.create_task(
+                    self._batch_result(call, prompt, params, request.priority, places)
+                )
+                for prompt in request.prompts
+            ]
         results = [task.result() for task in tasks]
         return pb.GenerateBatchResponse(
             request_id=call.request_id,
@@ -247,19 +248,30 @@ class GenerationServicer:
         )
 
     async def _batch_result(
-        self, call: Call, prompt: common_pb2.Prompt, params: SamplingParams, priority: int
+        self,
+        call: Call,
+        prompt: common_pb2.Prompt,
+        params: SamplingParams,
+        priority: int,
+        places: Places,
     ) -> pb.BatchResult:
         started_ns = call.total_ns
-        try:
+
+        async def run() -> pb.BatchResult:
+            nonlocal started_ns
+            started_ns = call.total_ns
             token_ids = await self._encoder.encode(messages.prompt_input(prompt))
             request = self._request(call, token_ids, params, priority)
             collected = await collect(self._backend, request)
             if not collected.is_partial_at_deadline:
                 raise_failure(collected.completions.values(), collected.error)
+            return messages.batch_result(token_ids, collected, call.total_ns - started_ns)
+
+        try:
+            return await places.run(run)
         except Exception as exc:  # noqa: BLE001 - one prompt's failure must not end the others
             error = self._rpc.taxonomic(exc, call.method, call.request_id)
             return messages.failed_result(error, call.total_ns - started_ns)
-        return messages.batch_result(token_ids, collected, call.total_ns - started_ns)
 
     async def _score_ids(self, request: pb.ScoreRequest) -> tuple[list[int], list[int]]:
         """Token ids of context and target. Only what comes first gets the special tokens."""
