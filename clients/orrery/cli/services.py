@@ -25,6 +25,7 @@ from orrery.results import (
 )
 
 __all__ = [
+    "NOT_READY",
     "OTHER",
     "READY",
     "AnyLoad",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 READY = "ready"
+NOT_READY = "NOT_READY"
 UNREACHABLE = "UNREACHABLE"
 OTHER = "-"  # it has none of our gRPC services; its own service says how it is
 

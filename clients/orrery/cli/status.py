@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -11,7 +12,16 @@ from rich.text import Text
 
 from orrery.cli.processes import PlatformProcess, platform_processes
 from orrery.cli.service_loads import LOAD_HEADINGS, load_cells, load_details
-from orrery.cli.services import OTHER, READY, AnyLoad, ask_loads, find_services
+from orrery.cli.services import (
+    NOT_READY,
+    OTHER,
+    READY,
+    AnyLoad,
+    Service,
+    ServiceLoad,
+    ask_loads,
+    find_services,
+)
 from orrery.cli.session import (
     EXIT_UNAVAILABLE,
     JsonOption,
@@ -35,21 +45,29 @@ _NUM_HASH_DIGITS = 8  # enough to tell weights apart; the JSON has all
 
 @dataclass(frozen=True, slots=True)
 class _Service:
-    """One application. `load` is that of one of its replicas; `replicas` counts this machine's."""
+    """One application. `load` is that of one of its replicas; `replicas` counts this machine's.
+
+    `reason` is why it is not ready, where the gateway knows.
+    """
 
     application: str
     model: str | None
     weight_hash: str | None
     state: str
+    reason: str | None
     load: AnyLoad | None
     replicas: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
-    """The gateway as it speaks of itself. Versions are None where it does not tell them."""
+    """The gateway as it speaks of itself. Versions are None where it does not tell them.
+
+    `not_ready` has the services that it finds not ready, each with the reason.
+    """
 
     state: str
+    not_ready: dict[str, str] = field(default_factory=dict)
     version: str | None = None
     contract: str | None = None
 
@@ -79,14 +97,15 @@ def status(
     """
     target, state = find_platform(target)
     processes = platform_processes(state.root_pids) if state else []
+    gateway = _ask_gateway(state.http, timeout_s) if state else None
     with connect(target, timeout_s, max_retries=1) as client:
         report = _Report(
             client_version=client_version(),
             contract=CONTRACT,
             grpc=client.settings.target,
             http=state.http if state else None,
-            gateway=_ask_gateway(state.http, timeout_s) if state else None,
-            services=_services(client, processes),
+            gateway=gateway,
+            services=_services(client, processes, gateway.not_ready if gateway else {}),
             processes=processes,
             total_rss_bytes=sum(process.rss_bytes for process in processes),
             total_pss_bytes=_total_pss(processes),
@@ -99,19 +118,28 @@ def status(
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
-def _services(client: Client, processes: list[PlatformProcess]) -> list[_Service]:
+def _services(
+    client: Client, processes: list[PlatformProcess], not_ready: dict[str, str]
+) -> list[_Service]:
     services = find_services(client)
     return [
-        _Service(
-            application=service.application,
-            model=service.model,
-            weight_hash=service.weight_hash or None,
-            state=told.state,
-            load=told.load,
-            replicas=_replicas(service.application, processes),
-        )
+        _described(service, told, not_ready.get(service.application), processes)
         for service, told in zip(services, ask_loads(client, services), strict=True)
     ]
+
+
+def _described(
+    service: Service, told: ServiceLoad, reason: str | None, processes: list[PlatformProcess]
+) -> _Service:
+    return _Service(
+        application=service.application,
+        model=service.model,
+        weight_hash=service.weight_hash or None,
+        state=NOT_READY if told.state == READY and reason else told.state,
+        reason=reason,
+        load=told.load,
+        replicas=_replicas(service.application, processes),
+    )
 
 
 def _replicas(application: str, processes: list[PlatformProcess]) -> int | None:
@@ -129,10 +157,17 @@ def _ask_gateway(address: str, timeout_s: float) -> _Gateway:
         with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as http:
             ready, version = http.get("/ready"), http.get("/version")
             told = version.json() if version.is_success else {}
+            not_ready = _not_ready(ready.json())
     except (httpx.HTTPError, ValueError) as error:  # the second: it is no gateway of ours
         return _Gateway(f"does not answer ({type(error).__name__})")
     state = READY if ready.is_success else f"not ready (HTTP {ready.status_code})"
-    return _Gateway(state, told.get("version"), told.get("contract"))
+    return _Gateway(state, not_ready, told.get("version"), told.get("contract"))
+
+
+def _not_ready(readiness: Any) -> dict[str, str]:
+    """The services of an answer of `/ready` that are not, with the reason."""
+    services = readiness.get("services", {}) if isinstance(readiness, dict) else {}
+    return {name: each["reason"] for name, each in services.items() if each.get("reason")}
 
 
 def _total_pss(processes: list[PlatformProcess]) -> int | None:
@@ -150,11 +185,15 @@ def _print(report: _Report) -> None:
     console.print()
     console.print(_service_table(report.services))
     console.print()
-    details = [(each.application, load_details(each.load)) for each in report.services]
-    for application, detail in details:
-        if detail:
-            console.print(Text(f"{application or '-'}: {detail}"), soft_wrap=True)
-    if any(detail for _, detail in details):
+    details = [
+        f"{each.application or '-'}: {detail}"
+        for each in report.services
+        for detail in (each.reason, load_details(each.load))
+        if detail
+    ]
+    for detail in details:
+        console.print(Text(detail), soft_wrap=True)
+    if details:
         console.print()
     if report.processes:
         console.print(_process_table(report))

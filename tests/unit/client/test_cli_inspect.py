@@ -48,16 +48,25 @@ def platform(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @contextmanager
-def gateway(status: int) -> Iterator[str]:
-    """An HTTP server whose `/ready` answers `status`, and that tells its version; yields its
-    address.
+def gateway(status: int, **not_ready: str) -> Iterator[str]:
+    """An HTTP server whose `/ready` answers `status`, with the services that are not ready and why,
+    and that tells its version; yields its address.
     """
+    services = {
+        "other": {"status": "ready", "reason": None},
+        **{name: {"status": "not_ready", "reason": why} for name, why in not_ready.items()},
+    }
+    answers = {
+        "/ready": (status, {"status": "ready", "services": services}),
+        "/version": (200, {"version": "1.2.3", "contract": "orrery.v1"}),
+    }
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/ready" else 200)
+            code, answer = answers[self.path]
+            self.send_response(code)
             self.end_headers()
-            self.wfile.write(b'{"version": "1.2.3", "contract": "orrery.v1"}')
+            self.wfile.write(json.dumps(answer).encode())
 
         def log_message(self, *unused: object) -> None:
             pass
@@ -157,6 +166,18 @@ async def test_status_tells_a_gateway_that_is_not_ready(
         write_state(platform, http_address=address if status else "127.0.0.1:1", pids=[])
         outcome = await orrery("status")
     assert told in outcome.stdout
+
+
+async def test_status_says_why_a_service_that_answers_is_not_ready(
+    platform: Path, server: ScriptedServer
+) -> None:
+    server.on("ListApplications", reply(FieldMask(paths=["llama"])))
+    with gateway(503, llama="NOT_READY: a step has been under way for 130 s") as address:
+        write_state(platform, http_address=address, pids=[])
+        outcome = await orrery("status")
+    assert outcome.exit_code == 3
+    assert row(outcome.stdout, "llama")[3] == "NOT_READY"
+    assert "llama: NOT_READY: a step has been under way for 130 s" in outcome.stdout
 
 
 async def test_status_finds_the_target_in_the_state(
