@@ -16,11 +16,15 @@ from safetensors.torch import load_file, save_file
 
 from orrery.v1 import common_pb2
 from orrery.v1 import moe_pb2 as pb
+from services.generation import experts_watch
+from services.generation.config import RemoteExpertsConfig
+from services.generation.experts_watch import ExpertsWatch
 from services.moe.router.metrics import RouterMetrics
+from services.moe.shard.config import ShardConfig
 from services.moe.tensors import to_message
 from tests.contract.moe_served import ServedMoe, served_moe
 from tests.contract.served import Refusal, refusal
-from tests.fakes.moe_cluster import MODEL_NAME, RunningCluster, moe_cluster
+from tests.fakes.moe_cluster import MODEL_NAME, RunningCluster, moe_cluster, shard_server
 from tests.fakes.moe_model import moe_folder
 
 
@@ -219,6 +223,26 @@ async def test_metrics_count_what_was_asked(folder: Path) -> None:
         assert (value("gate_entropy", layer=str(layer)) or 0.0) > 0
         assert value("dropped_fraction", layer=str(layer)) == 0
         assert value("placement_version") == cluster.service.placement.version
+
+
+async def test_experts_that_are_away_leave_router_and_decoder_not_ready_until_they_are_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experts_watch, "_INTERVAL_S", 0.05)
+    async with moe_cluster(folder) as cluster:
+        watch = ExpertsWatch(RemoteExpertsConfig(application="router", grpc_target=cluster.target))
+        await until(lambda: cluster.service.hindrance is None)  # they are being loaded
+        await until(lambda: watch.hindrance is None)
+        await stop(cluster, "shard-0")
+        await until(lambda: watch.hindrance is not None)
+        assert "experts are loaded by no shard that answers; lost: shard-0" in str(watch.hindrance)
+        assert cluster.service.failure is None  # another router would not find them either
+        port = int(cluster.shards["shard-0"].target.rpartition(":")[2])
+        config = ShardConfig(model_name=MODEL_NAME, model_path=str(folder), num_threads=1)
+        async with shard_server(config, port):
+            await until(lambda: watch.hindrance is None)
+            assert cluster.service.hindrance is None
+        await watch.close()
 
 
 async def test_a_router_whose_metrics_stand_still_is_to_be_replaced(

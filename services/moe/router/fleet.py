@@ -122,7 +122,7 @@ class Fleet:
             return None
         lost = [name for name, shard in shards.items() if shard.lost_s is not None]
         where = f"; lost: {', '.join(lost)}" if lost else ""
-        return f"{num_away} of {len(homes)} experts are on no shard that answers{where}"
+        return f"{num_away} of {len(homes)} experts are loaded by no shard that answers{where}"
 
     @property
     def shards(self) -> Mapping[str, Shard]:

@@ -45,12 +45,13 @@ class ExpertShard:
             authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
         )
         servicer = self._servicer = ShardServicer(config, model, service, policy)
-        health = HealthServicer((SERVICE,), policy.lifecycle)
+        health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         self.Compute = servicer.Compute
         self.LoadExperts = servicer.LoadExperts
         self.DropExperts = servicer.DropExperts
         self.GetShard = servicer.GetShard
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self.check_health = health.check_health
         _LOG.info("ready", extra={"model": config.model_name})
 
     def __del__(self) -> Awaitable[None] | None:

@@ -22,4 +22,5 @@ class ShardConfig(BaseModel):
     max_expert_bytes: int | None = Field(default=None, ge=1)  # None: all experts of the model
     max_waiting_bytes: int = Field(default=256 << 20, ge=1)  # of rows in line; beyond: Overloaded
     default_timeout_s: float = Field(default=60.0, gt=0)  # for calls without a deadline
+    stuck_after_s: float = Field(default=60.0, gt=0)  # one call's computing: the shard is replaced
     drain_timeout_s: float = Field(default=5.0, ge=0)

@@ -17,6 +17,7 @@ from services.moe.shard.expert_store import ExpertStore
 from services.moe.shard.metrics import ShardMetrics
 from services.moe.shard.service import ShardService
 from services.runtime.model_files import ModelFolderError
+from services.runtime.work_health import WorkHealth
 
 __all__ = ["load_shard"]
 
@@ -46,4 +47,5 @@ async def load_shard(
 
     device = torch.device(config.device)
     store = ExpertStore(load, model.bytes_per_expert, max_bytes, device)
-    return model, ShardService(store, metrics, config.max_waiting_bytes)
+    health = WorkHealth("computing a call's rows", config.stuck_after_s)
+    return model, ShardService(store, metrics, health, config.max_waiting_bytes)

@@ -22,6 +22,7 @@ from services.moe.shard.expert_store import ExpertStore
 from services.moe.shard.metrics import ShardMetrics
 from services.moe.shard_work import ShardWork
 from services.runtime.errors import DeadlineExceeded, Overloaded
+from services.runtime.work_health import WorkHealth
 
 __all__ = ["Computed", "ShardService"]
 
@@ -43,9 +44,16 @@ class Computed:
 class ShardService:
     """For one event loop. `close` ends its threads."""
 
-    def __init__(self, store: ExpertStore, metrics: ShardMetrics, max_waiting_bytes: int) -> None:
+    def __init__(
+        self,
+        store: ExpertStore,
+        metrics: ShardMetrics,
+        health: WorkHealth,
+        max_waiting_bytes: int,
+    ) -> None:
         self._store = store
         self._metrics = metrics
+        self._health = health  # of what is computed in line
         self._max_waiting_bytes = max_waiting_bytes
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="moe-shard-compute")
         self._moving = ThreadPoolExecutor(1, thread_name_prefix="moe-shard-load")
@@ -66,6 +74,11 @@ class ShardService:
     def num_rows_done(self) -> int:
         return self._num_rows_done
 
+    @property
+    def failure(self) -> str | None:
+        """Why this replica has to be replaced; None = it has not."""
+        return self._health.failure
+
     def compute(self, work: ShardWork, deadline_s: float) -> Computed | Awaitable[Computed]:
         """At once, or in line where it would hold up the event loop.
 
@@ -82,7 +95,7 @@ class ShardService:
 
     async def _in_line(self, work: ShardWork, num_bytes: int, deadline_s: float) -> Computed:
         arrival_s = time.monotonic()
-        run = partial(self._run, work, arrival_s)
+        run = partial(self._run_in_line, work, arrival_s)
         self._num_calls += 1
         self._num_bytes += num_bytes
         try:
@@ -90,6 +103,16 @@ class ShardService:
         finally:
             self._num_calls -= 1
             self._num_bytes -= num_bytes
+
+    def _run_in_line(self, work: ShardWork, arrival_s: float) -> Computed:
+        self._health.began()
+        try:
+            computed = self._run(work, arrival_s)
+        except Exception:
+            self._health.failed()
+            raise
+        self._health.succeeded()
+        return computed
 
     def _run(self, work: ShardWork, arrival_s: float) -> Computed:
         started_s = time.monotonic()
