@@ -36,6 +36,7 @@ ARGS = frozenset(
         "engine.kv_cache_bytes",
         "engine.max_num_seqs",
         "engine.max_num_batched_tokens",
+        "engine.max_num_waiting",
         "pictures.num_threads",
     }
 )

@@ -137,6 +137,7 @@ class LLMEngine:
         return EngineLoad(
             num_running=self.scheduler.num_running,
             num_waiting=self.scheduler.num_waiting,
+            max_running=self.config.max_num_seqs,
             max_waiting=self.config.max_num_waiting,
             num_places=self.scheduler.num_places,
             retry_after_s=self.scheduler.retry_after_s,

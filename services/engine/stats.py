@@ -20,7 +20,8 @@ class EngineLoad:
 
     num_running: int = 0  # sequences: a request with n completions counts n
     num_waiting: int = 0
-    max_waiting: int = 0  # beyond it requests are refused; 0: nobody says
+    max_running: int = 0  # 0: nobody says
+    max_waiting: int = 0  # beyond it requests are refused
     num_places: int = 0  # new requests that would be let in now
     retry_after_s: float = 1.0  # when there is none: until there may be one
     num_blocks: int = 0

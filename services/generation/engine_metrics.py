@@ -92,7 +92,9 @@ class _LoadMetrics:
         last, self._last = self._last, load
         self._running.set(load.num_running)
         self._waiting.set(load.num_waiting)
-        self._queue_usage.set(_share(load.num_waiting, load.max_waiting), queue="requests")
+        # Those that run count, too: without a queue, the places that are taken are theirs.
+        taken = _share(load.num_running + load.num_waiting, load.max_running + load.max_waiting)
+        self._queue_usage.set(min(1.0, taken), queue="requests")
         self._usage.set(_share(load.num_blocks - load.num_free_blocks, load.num_blocks))
         self._blocks.set(load.num_blocks)
         self._free_blocks.set(load.num_free_blocks)

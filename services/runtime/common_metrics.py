@@ -50,9 +50,11 @@ def queue_time(registry: MetricsRegistry) -> Histogram:
 
 
 def queue_usage(registry: MetricsRegistry) -> Gauge:
-    """`queue` names one of a service's queues. Full, callers are refused."""
+    """`queue` names one of a service's queues."""
     return registry.gauge(
-        "queue_usage_perc", "Share of a queue's places that are taken, from 0 to 1.", ("queue",)
+        "queue_usage_perc",
+        "Share of a queue's places that are taken, from 0 to 1; then callers are refused.",
+        ("queue",),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from services.engine.request import FinishReason, RequestTiming
 from services.engine.stats import EngineLoad, RequestStats, StepStats
 from services.generation.engine_metrics import EngineMetrics
@@ -50,11 +52,19 @@ def test_load_of_a_busy_engine_is_told_now_and_then_and_of_an_idle_one_at_once()
     assert told() == (0, 0, 0)
 
 
-def test_queue_is_full_when_as_many_wait_as_may() -> None:
-    registry = PrometheusRegistry(LABELS)
-    _metrics(registry).record_step(_step(num_running=1, num_waiting=3, max_waiting=4))
-    sample = registry.collector.get_sample_value
-    assert sample("orrery_queue_usage_perc", {**LABELS, "queue": "requests"}) == 0.75
+def test_queue_is_full_when_as_many_run_and_wait_as_may() -> None:
+    registry, clock = PrometheusRegistry(LABELS), Clock()
+    metrics = _metrics(registry, clock)
+    usage = partial(
+        registry.collector.get_sample_value,
+        "orrery_queue_usage_perc",
+        {**LABELS, "queue": "requests"},
+    )
+    metrics.record_step(_step(num_running=4, num_waiting=2, max_running=4, max_waiting=4))
+    assert usage() == 0.75
+    clock.now_s += 1
+    metrics.record_step(_step(num_running=4, max_running=4, max_waiting=0))
+    assert usage() == 1.0
 
 
 def test_pool_shows_its_blocks() -> None:
