@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 
@@ -81,14 +82,21 @@ class AsyncEngine:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._death: EngineDeadError | None = None
+        self._began_s: float | None = None  # the step under way; None: the thread sleeps
         # The step thread's own: what the engine knows. A new stream may have the request_id of one
         # whose reader has left while its last step still runs.
         self._active: dict[str, _Stream] = {}
 
     @property
-    def healthy(self) -> bool:
-        """False once the engine can serve nothing any more."""
-        return self._death is None
+    def failure(self) -> str | None:
+        """Why nothing is to be expected of the engine any more; None = it goes on."""
+        if self._death is not None:
+            return "the engine has stopped"
+        began_s = self._began_s
+        under_way_s = 0.0 if began_s is None else time.monotonic() - began_s
+        if under_way_s > self._engine.config.stuck_after_s:
+            return f"a step has been under way for {under_way_s:.0f} s"
+        return None
 
     def load(self) -> EngineLoad:
         """As of the last step."""
@@ -189,8 +197,10 @@ class AsyncEngine:
     def _take_inbox(self) -> _Inbox | None:
         """Sleeps until there is something to do. None: the engine is being closed."""
         with self._wake:
+            self._began_s = None
             while not (self._inbox or self._closing or self._engine.has_unfinished()):
                 self._wake.wait()
+            self._began_s = time.monotonic()
             self._at_hand, self._inbox = self._inbox, _Inbox()
             return None if self._closing else self._at_hand
 

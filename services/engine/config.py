@@ -64,6 +64,7 @@ class EngineConfig(BaseModel):
     max_num_seqs: int = Field(default=64, ge=1, le=4096)  # running sequences
     max_num_batched_tokens: int = Field(default=2048, ge=1)  # token budget of a step
     max_num_waiting: int = Field(default=512, ge=0)  # QueueFullError beyond it
+    stuck_after_s: float = Field(default=120.0, gt=0)  # a step that takes longer will not end
     max_queue_s: float | None = Field(default=None, gt=0)  # None: only the request's deadline
 
     def context_length(self, model: ModelConfig) -> int:

@@ -59,7 +59,7 @@ class Generation:
         health = HealthServicer(
             (SERVICE,),
             policy.lifecycle,
-            lambda: None if backend.healthy else "the engine has stopped",
+            lambda: backend.failure,
             lambda: None if watch is None else watch.hindrance,
         )
         self.Generate = servicer.Generate

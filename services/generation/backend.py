@@ -102,8 +102,8 @@ class Backend(Protocol):
     def info(self) -> ModelInfo: ...
 
     @property
-    def healthy(self) -> bool:
-        """False once the backend can serve nothing any more."""
+    def failure(self) -> str | None:
+        """Why nothing is to be expected of the backend any more; None = it goes on."""
         ...
 
     def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:

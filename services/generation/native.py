@@ -64,8 +64,8 @@ class NativeBackend:
         return self._info
 
     @property
-    def healthy(self) -> bool:
-        return self._engine.healthy
+    def failure(self) -> str | None:
+        return self._engine.failure
 
     def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         return self._engine.generate(request)

@@ -55,11 +55,6 @@ class GenerationServicer:
         """What every call goes through."""
         return self._rpc
 
-    @property
-    def healthy(self) -> bool:
-        """Whether calls can be served."""
-        return self._backend.healthy and not self._rpc.lifecycle.draining
-
     async def close(self) -> None:
         """Drains: refuses new calls, lets running ones finish in time, frees the model."""
         await self._rpc.lifecycle.drain(self._config.drain_timeout_s)

@@ -80,8 +80,8 @@ class VLLMBackend:
         return self._info
 
     @property
-    def healthy(self) -> bool:
-        return not (self._closed or self._engine.errored)
+    def failure(self) -> str | None:
+        return "the engine has stopped" if self._closed or self._engine.errored else None
 
     async def generate(self, request: Request) -> AsyncGenerator[RequestOutput, None]:
         if self._closed:

@@ -60,9 +60,7 @@ async def generation_server(
     servicer = GenerationServicer(config, backend, policy)
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
     add_to_server(servicer, server)
-    health = HealthServicer(
-        (SERVICE,), policy.lifecycle, lambda: None if backend.healthy else "the engine has stopped"
-    )
+    health = HealthServicer((SERVICE,), policy.lifecycle, lambda: backend.failure)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     reflection.enable_server_reflection(
         (SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME), server

@@ -92,8 +92,8 @@ class ToyBackend:
         )
 
     @property
-    def healthy(self) -> bool:
-        return not self._dead
+    def failure(self) -> str | None:
+        return "the engine has stopped" if self._dead else None
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return ([BOS] if add_special_tokens else []) + list(text.encode())

@@ -268,7 +268,21 @@ async def test_error_of_one_request_reaches_its_reader_alone(engine: AsyncEngine
     assert good.error is None
     assert isinstance(bad.error, RuntimeError)
     assert bad.outputs[0].finish_reason is FinishReason.ERROR
-    assert engine.healthy
+    assert engine.failure is None
+
+
+async def test_step_that_does_not_end_is_told_until_it_does() -> None:
+    engine = make(stuck_after_s=0.05)
+    gate = Gate(engine)
+    asked = asyncio.create_task(collect(engine, request(max_tokens=2)))
+    await asyncio.sleep(0.2)
+    assert "a step has been under way" in str(engine.failure)
+    gate.let(2)
+    await asked
+    await until_idle(engine)
+    await asyncio.sleep(0.1)  # nothing to do is no reason
+    assert engine.failure is None
+    await engine.close()
 
 
 async def test_idle_engine_sleeps(engine: AsyncEngine) -> None:
@@ -304,7 +318,7 @@ async def test_close_ends_every_stream_and_refuses_later_ones() -> None:
     for output in await asyncio.gather(*tasks):
         reasons = {completion.finish_reason for completion in output.outputs}
         assert reasons == {FinishReason.CANCELLED}
-    assert not engine.healthy
+    assert engine.failure is not None
     with pytest.raises(EngineDeadError):
         await collect(engine, request("later"))
     await engine.close()  # closing twice is fine
@@ -325,7 +339,7 @@ async def test_dead_engine_ends_open_streams_and_refuses_later_ones() -> None:
     gate.let(100)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, EngineDeadError) for result in results)
-    assert not engine.healthy
+    assert engine.failure is not None
     with pytest.raises(EngineDeadError, match="broken invariant"):
         await collect(engine, request("later"))
     await engine.close()

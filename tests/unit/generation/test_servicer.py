@@ -50,9 +50,9 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return info.reason
 
 
-async def test_dead_engine_is_unavailable_and_unhealthy() -> None:
+async def test_dead_engine_is_unavailable_and_told() -> None:
     backend = ToyBackend()
-    async with serving(backend) as (stub, server):
+    async with serving(backend) as (stub, _):
         stream = aiter(stub.Generate(pb.GenerateRequest(prompt=text_prompt("a"))))
         await anext(stream)
         backend.dies_at_next_step = True
@@ -60,7 +60,7 @@ async def test_dead_engine_is_unavailable_and_unhealthy() -> None:
             await drained(stream)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert reason_of(caught.value) == "NOT_READY"
-        assert not server.servicer.healthy
+        assert backend.failure is not None
 
 
 async def test_unexpected_failure_is_internal_for_that_call_alone() -> None:
