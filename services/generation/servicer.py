@@ -178,7 +178,7 @@ class GenerationServicer:
                 max_running=info.max_running,
                 max_waiting=info.max_waiting,
                 max_tokens_per_step=info.max_tokens_per_step,
-                max_n=MAX_N,
+                max_n=min(MAX_N, info.max_running),
                 max_stop_strings=MAX_STOP_STRINGS,
                 max_logprobs=MAX_LOGPROBS,
                 max_batch_prompts=self._config.limits.max_batch_prompts,

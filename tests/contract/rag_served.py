@@ -77,13 +77,14 @@ class ServedRag:
 
     @asynccontextmanager
     async def busy_model(self) -> AsyncIterator[None]:
-        """The model's batch is full of long completions: whoever comes has to wait."""
+        """The model's batch is full of long completions but for one place: whoever comes with
+        more than one sample is let in, and has to wait."""
         stub, metadata = GenerationServiceStub(self.generation), self.at("llama")
         info = await stub.GetModel(generation_pb2.GetModelRequest(), metadata=metadata)
         long = generation_pb2.GenerateRequest(
             prompt=text("The observatory of"), sampling=greedy(max_tokens=900)
         )
-        calls = [stub.Generate(long, metadata=metadata) for _ in range(info.limits.max_running)]
+        calls = [stub.Generate(long, metadata=metadata) for _ in range(info.limits.max_running - 1)]
         try:
             await asyncio.gather(*(call.read() for call in calls))
             yield
