@@ -52,7 +52,7 @@ class Embedding:
         service = EmbeddingService(
             config, models, registry, None if redis_url is None else redis_url.get_secret_value()
         )
-        policy = policy_of("embedding", settings, registry)
+        policy = policy_of("embedding", (SERVICE,), settings, registry)
         servicer = self._servicer = EmbeddingServicer(config, service, policy)
         health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         self.EmbedText = servicer.EmbedText

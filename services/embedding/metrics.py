@@ -84,6 +84,8 @@ class _KindOfBatch:
         self._kind = kind
         self._max_waiting = max_waiting
         self.queue_changed(0, 0)
+        for counter in (metrics.padding, metrics.repeated, metrics.failed):
+            counter.inc(0, kind=kind)  # a rate knows no first value
 
     def batch_finished(self, stats: BatchStats) -> None:
         metrics, kind = self._metrics, self._kind

@@ -53,7 +53,7 @@ class Generation:
             experts = RemoteExperts(config.moe, api_key)
         folder = settings.model_folder(config.model_path)
         backend = await load(config, folder, registry, experts)
-        policy = policy_of("generation", settings, registry, to_taxonomy)
+        policy = policy_of("generation", (SERVICE,), settings, registry, to_taxonomy)
         servicer = self._servicer = GenerationServicer(config, backend, policy)
         watch = self._watch = None if config.moe is None else ExpertsWatch(config.moe)
         health = HealthServicer(

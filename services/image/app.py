@@ -52,7 +52,7 @@ class Image:
             self._peer = Peer(config.grpc_target)
             ranker = PeerRanker(self._peer, config.ranking_application)
         service = ImageService(config, loaded.model, loaded.engine, ranker, metrics)
-        policy = policy_of("image", settings, registry)
+        policy = policy_of("image", (SERVICE,), settings, registry)
         servicer = self._servicer = ImageServicer(config, service, policy)
         health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)
         self.Generate = servicer.Generate

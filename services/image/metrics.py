@@ -16,6 +16,7 @@ from services.runtime.metrics import (
 
 __all__ = ["ImageMetrics"]
 
+_ENDS = ("done", "cancelled", "deadline_exceeded", "internal", "not_ready")
 _BATCH_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -47,6 +48,8 @@ class ImageMetrics:
         )
         self._failed = counter("image_failed_pictures_total", "Pictures that failed in a step.")
         self._ended = counter("images_total", "Pictures that ended, by why.", ("finished_reason",))
+        for reason in _ENDS:
+            self._ended.inc(0, finished_reason=reason)  # a rate knows no first value
         self._orphaned = common_metrics.requests_orphaned(registry)
         self._end_to_end = common_metrics.end_to_end_time(registry)
         self._queue_time = common_metrics.queue_time(registry)

@@ -48,7 +48,7 @@ class Rag:
         self._peer = Peer(config.grpc_target)
         services = PeerServices(self._peer, retrieval=config.retrieval_application)
         pipeline = Pipeline(config, services, conversations, metrics)
-        policy = policy_of("rag", settings, registry)
+        policy = policy_of("rag", (SERVICE,), settings, registry)
         servicer = self._servicer = RagServicer(config, pipeline, conversations, policy)
         # Other services and Redis may come and go: each question finds out.
         health = HealthServicer((SERVICE,), policy.lifecycle)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from services.rag.types import Answer
+from services.rag.types import Abstention, Answer
 from services.runtime import common_metrics
 from services.runtime.metrics import LATENCY_BUCKETS_S, MetricsRegistry
 
 __all__ = ["RagMetrics"]
+
+# The failures that are no fault of the asker, and leaving early.
+_FAILED = ("failed_dependency_down", "failed_deadline_exceeded", "failed_internal",
+           "failed_cancelled")  # fmt: skip
 
 
 class RagMetrics:
@@ -19,6 +23,8 @@ class RagMetrics:
         self._questions = registry.counter(
             "rag_questions_total", "Questions that ended, by outcome.", ("outcome",)
         )
+        for outcome in ("answered", *map(_abstained, Abstention), *_FAILED):
+            self._questions.inc(0, outcome=outcome)  # a rate knows no first value
         self._citations = registry.counter("rag_citations_total", "Citations given.")
         self._running = registry.gauge("rag_num_running", "Questions being answered.")
         self._running.set(0)
@@ -30,8 +36,8 @@ class RagMetrics:
 
     def answered(self, answer: Answer) -> None:
         """A question got its answer, or the sentence that says there is none."""
-        outcome = "answered" if answer.abstention is None else f"abstained_{answer.abstention}"
-        self._questions.inc(outcome=outcome)
+        abstention = answer.abstention
+        self._questions.inc(outcome="answered" if abstention is None else _abstained(abstention))
         if answer.citations:
             self._citations.inc(len(answer.citations))
 
@@ -46,3 +52,7 @@ class RagMetrics:
     def running(self, count: int) -> None:
         """So many questions are being answered now."""
         self._running.set(count)
+
+
+def _abstained(why: Abstention) -> str:
+    return f"abstained_{why}"

@@ -63,7 +63,7 @@ class Retrieval:
             registry=registry,
         )
         service = await RetrievalService.start(config, stores)
-        policy = policy_of("retrieval", settings, registry)
+        policy = policy_of("retrieval", SERVICES, settings, registry)
         servicer = self._servicer = RetrievalServicer(config, service, policy)
         health = HealthServicer(
             SERVICES, policy.lifecycle, lambda: service.failure, lambda: service.hindrance

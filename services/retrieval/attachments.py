@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from services.retrieval.checks import check_metadata
 from services.retrieval.collections import Collections
 from services.retrieval.files import Attachment, AttachmentError, FileStore
-from services.retrieval.ingestion import Ingestion, UpsertStatus
+from services.retrieval.ingestion import Ingestion
 from services.retrieval.log.replica import Replica
 from services.retrieval.raw_documents import RawDocument, RawFile
-from services.retrieval.types import Metadata
+from services.retrieval.types import Metadata, UpsertStatus
 from services.runtime.errors import (
     CollectionNotFound,
     DependencyDown,

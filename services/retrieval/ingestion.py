@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from services.retrieval.collections import Collections
 from services.retrieval.concurrency import KeyedLocks, SharedCall
@@ -25,22 +24,16 @@ from services.retrieval.log.replica import Replica
 from services.retrieval.log.state import CollectionView
 from services.retrieval.raw_documents import RawDocument, check_document, content_hash
 from services.retrieval.timeline import Timeline
+from services.retrieval.types import UpsertStatus
 from services.retrieval.work_metrics import WorkMetrics
 from services.runtime.errors import CollectionNotFound, Internal, InvalidRequest, OrreryError
 from services.runtime.peer import Caller
 
-__all__ = ["Ingestion", "UpsertItem", "UpsertStatus", "Upserted"]
+__all__ = ["Ingestion", "UpsertItem", "Upserted"]
 
 _SYNC_LIMIT_S = 10.0
 _DISCARD_S, _DISCARD_IDLE_S = 2.0, 0.1
 _HASH_IN_THREAD_BYTES = 256 << 10
-
-
-class UpsertStatus(StrEnum):
-    ADDED = "added"
-    REPLACED = "replaced"
-    UNCHANGED = "unchanged"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,7 +19,7 @@ from services.retrieval.collections import (
     AskedConfig,
 )
 from services.retrieval.index.generation import StoredDocumentView
-from services.retrieval.ingestion import Upserted, UpsertItem, UpsertStatus
+from services.retrieval.ingestion import Upserted, UpsertItem
 from services.retrieval.log.state import CollectionView
 from services.retrieval.raw_documents import OwnChunk, RawDocument, RawFile
 from services.retrieval.timeline import Timeline
@@ -31,6 +31,7 @@ from services.retrieval.types import (
     Metadata,
     MetadataValue,
     Metric,
+    UpsertStatus,
     Vectors,
 )
 from services.runtime.errors import InvalidRequest, OrreryError, kind_of

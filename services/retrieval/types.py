@@ -38,6 +38,7 @@ __all__ = [
     "SearchMode",
     "SearchOptions",
     "SparseConfig",
+    "UpsertStatus",
     "Vectors",
 ]
 
@@ -249,3 +250,12 @@ class Hit:
     sparse_rank: int | None = None
     rerank_score: float | None = None
     vector: Vectors | None = None
+
+
+class UpsertStatus(StrEnum):
+    """What became of a document that was sent."""
+
+    ADDED = "added"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"

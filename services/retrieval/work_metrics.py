@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.retrieval.timeline import Stage
+from services.retrieval.types import UpsertStatus
 from services.runtime import common_metrics
 from services.runtime.metrics import LATENCY_BUCKETS_S, MetricsRegistry
 
@@ -32,6 +33,8 @@ class WorkMetrics:
         self._documents = registry.counter(
             "retrieval_documents_total", "Documents sent, by what became of them.", ("status",)
         )
+        for status in UpsertStatus:
+            self._documents.inc(0, status=status)  # a rate knows no first value
         self._chunks = registry.counter("retrieval_chunks_written_total", "Chunks put in the log.")
         self._stage_seconds = registry.histogram(
             "retrieval_stage_seconds", "Time of a search's stages.", LATENCY_BUCKETS_S, ("stage",)
@@ -47,10 +50,10 @@ class WorkMetrics:
         self._waiting.set(num_waiting)
         self._queue_usage.set(num_waiting / self._max_waiting, queue="searches")
 
-    def document(self, status: str, num_chunks: int) -> None:
+    def document(self, status: UpsertStatus, num_chunks: int) -> None:
         """One answered document."""
         self._documents.inc(status=status)
-        if status in ("added", "replaced"):
+        if status in (UpsertStatus.ADDED, UpsertStatus.REPLACED):
             self._chunks.inc(num_chunks)
 
     def stages(self, stages: Iterable[Stage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from services.runtime.config import Settings
 from services.runtime.errors import OrreryError
@@ -14,15 +14,18 @@ __all__ = ["policy_of"]
 
 
 def policy_of(
-    service: str,
+    name: str,
+    services: Sequence[str],
     settings: Settings,
     registry: MetricsRegistry,
     translate: Callable[[Exception], OrreryError | None] = no_translation,
 ) -> RpcPolicy:
-    """`service` is its name in traces; `translate` as of `RpcPolicy`. Raises `SettingsError`."""
+    """`name` is that in traces, `services` have the full names of the contract; `translate` as of
+    `RpcPolicy`. Raises `SettingsError`.
+    """
     return RpcPolicy(
         authenticator=settings.authenticator(),
         translate=translate,
-        observe=RpcMetrics(registry).observe,
-        tracer=settings.tracer(service),
+        observe=RpcMetrics(registry, services).observe,
+        tracer=settings.tracer(name),
     )

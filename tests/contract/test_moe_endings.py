@@ -223,6 +223,8 @@ async def test_metrics_count_what_was_asked(folder: Path) -> None:
         assert (value("gate_entropy", layer=str(layer)) or 0.0) > 0
         assert value("dropped_fraction", layer=str(layer)) == 0
         assert value("placement_version") == cluster.service.placement.version
+        for name in cluster.shards:  # told of before the first
+            assert value("shard_failures_total", shard=name, reason="DEPENDENCY_DOWN") == 0
 
 
 async def test_experts_that_are_away_leave_router_and_decoder_not_ready_until_they_are_back(

@@ -49,7 +49,7 @@ class MoeRouter:
         }
         metrics = RouterMetrics(registry)
         service = await start_router(config, model, gates, clients, metrics)
-        policy = policy_of("moe-router", settings, registry)
+        policy = policy_of("moe-router", (SERVICE,), settings, registry)
         servicer = self._servicer = RouterServicer(config, service, policy)
         health = HealthServicer(
             (SERVICE,), policy.lifecycle, lambda: service.failure, lambda: service.hindrance

@@ -6,13 +6,27 @@ Knows no exporter.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from services.moe.router.load import WindowLoad
 from services.moe.router.planner import max_over_mean
+from services.runtime.errors import (
+    ERROR_TABLE,
+    DeadlineExceeded,
+    DependencyDown,
+    Internal,
+    NotReady,
+    Overloaded,
+    ResourceNotFound,
+)
 from services.runtime.metrics import TOKEN_LATENCY_BUCKETS_S, MetricsRegistry
 
 __all__ = ["RouterMetrics"]
 
+# As calls to a shard fail that is lost, late, incomplete, busy or broken.
+_SHARD_ERRORS = (
+    DependencyDown, NotReady, DeadlineExceeded, ResourceNotFound, Overloaded, Internal,
+)  # fmt: skip
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -57,6 +71,13 @@ class RouterMetrics:
         self._new_tokens: Counter[int] = Counter()  # since the last flush, by layer
         self._new_dropped: Counter[int] = Counter()
         self._new_rows: Counter[str] = Counter()  # by shard
+
+    def looks_after(self, shards: Iterable[str]) -> None:
+        """Tells at zero of what these may come to: a rate knows no first value."""
+        for shard in shards:
+            self._shard_rows.inc(0, shard=shard)
+            for error in _SHARD_ERRORS:
+                self._shard_failures.inc(0, shard=shard, reason=ERROR_TABLE[error].reason)
 
     def computed(self, shard: str, num_rows: int) -> None:
         """A shard has answered."""

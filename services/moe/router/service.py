@@ -98,6 +98,7 @@ class RouterService:
     def start(self, reports: Mapping[str, ShardReport]) -> None:
         """Begins to look after the shards. `reports`: of those that have been asked already."""
         self._fleet.start(reports)
+        self._metrics.looks_after(self.shards)
         self._metrics.placed(self.placement.version, 0)
         self._flushing = asyncio.create_task(self._keep_metrics())
 

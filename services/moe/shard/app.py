@@ -42,7 +42,8 @@ class ExpertShard:
         folder = settings.model_folder(config.model_path)
         model, service = await load_shard(config, folder, ShardMetrics(registry))
         policy = RpcPolicy(
-            authenticator=settings.authenticator(), observe=RpcMetrics(registry).observe
+            authenticator=settings.authenticator(),
+            observe=RpcMetrics(registry, (SERVICE,)).observe,
         )
         servicer = self._servicer = ShardServicer(config, model, service, policy)
         health = HealthServicer((SERVICE,), policy.lifecycle, lambda: service.failure)

@@ -305,6 +305,7 @@ async def test_metrics_count_outcomes_stages_and_citations() -> None:
         read = server.registry.collector.get_sample_value
         labels = {"service": "rag", "model": "llama"}
         assert read("orrery_rag_questions_total", {**labels, "outcome": "answered"}) == 1
+        assert read("orrery_rag_questions_total", {**labels, "outcome": "failed_internal"}) == 0
         assert read("orrery_rag_citations_total", labels) == 1
         assert read("orrery_rag_num_running", labels) == 0
         assert read("orrery_redis_available", labels) is None  # there is none that could be away

@@ -15,6 +15,7 @@ def sample(site: Site, name: str, **labels: str) -> float | None:
 
 
 async def test_index_tells_what_it_holds_and_that_it_has_changed(alone: Site) -> None:
+    assert sample(alone, "retrieval_documents_total", status="failed") == 0
     name = await alone.client.collection()
     await alone.client.put(name, [text("a", "some words")])
     before = sample(alone, "retrieval_index_generation")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
+from orrery.v1 import rag_pb2
 from services.runtime.common_metrics import announce_build
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.process import resident_bytes
@@ -54,6 +55,15 @@ def test_rpc_metrics_count_by_method_and_status() -> None:
     assert sample("orrery_rpc_requests_total", {**labels, "status": "OK"}) == 2
     assert sample("orrery_rpc_requests_total", {**labels, "status": "CANCELLED"}) == 1
     assert sample("orrery_rpc_duration_seconds_count", labels) == 3
+
+
+def test_rpcs_of_a_service_are_told_of_before_the_first() -> None:
+    registry = PrometheusRegistry(LABELS)
+    RpcMetrics(registry, (rag_pb2.DESCRIPTOR.services_by_name["RagService"].full_name,))
+    sample = registry.collector.get_sample_value
+    for status in ("OK", "INTERNAL", "UNAVAILABLE"):
+        labels = {**LABELS, "method": "Ask", "status": status}
+        assert sample("orrery_rpc_requests_total", labels) == 0
 
 
 def test_resident_bytes_grows_with_what_the_process_holds() -> None:
