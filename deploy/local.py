@@ -30,6 +30,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deploy import embedded_redis, node
+from deploy.front_door import close_front_door
 from deploy.node import HOST, StartError
 from deploy.ports import ALL_INTERFACES, free_port, is_free, own_address
 from deploy.processes import end_processes, find_processes
@@ -89,13 +90,17 @@ def up(options: Options, console: Console) -> PlatformState:
 
 
 def down(options: Options, console: Console) -> None:
-    """Stops the platform started from this data folder; no process of it is left."""
+    """Stops the platform started from this data folder; no process of it is left.
+
+    Calls that run may finish within their service's limit; new ones are refused.
+    """
     state = PlatformState.load(options.data_dir)
     if state is None:
         console.print("No platform is running here.")
         return
     with console.status("Stopping the platform"):
         if find_processes(state.platform_id):
+            close_front_door(_run_dir(state.platform_id))
             node.drain(state.ray_address)
         count = end_processes(state.platform_id)
         count += embedded_redis.stop(state.platform_id)  # last: until now somebody may write

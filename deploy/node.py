@@ -19,6 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from deploy.ports import HOST
+from deploy.ray_environment import REPOSITORY
+from deploy.shutdown import LIMIT_S
 
 __all__ = [
     "HOST",
@@ -142,18 +144,14 @@ def wait_for(applications: tuple[str, ...], show: Callable[[str, str], None]) ->
 
 
 def drain(address: str) -> None:
-    """Lets Serve end the replicas in order. A node that does not answer is left to the caller."""
-    code = (
-        "import ray; from ray import serve;"
-        f"ray.init(address={address!r}, namespace='serve', log_to_driver=False,"
-        " logging_level='ERROR'); serve.shutdown()"
-    )
+    """Ends the applications in order, then Serve. A node that is silent is left to the caller."""
     try:
         subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-m", "deploy.shutdown", address],
+            cwd=REPOSITORY,
             env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
             capture_output=True,
-            timeout=30,
+            timeout=LIMIT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
 from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, when_stopping
 
 __all__ = ["build"]
 
@@ -38,6 +41,7 @@ class Gateway:
             num_channels=self._config.num_channels,
             max_retries=self._config.max_retries,
         )
+        self._leaving = when_stopping(partial(self._leave, upstream))
         metrics = HttpMetrics(ServeRegistry({"service": "gateway"}))
         return create_api(
             self._config,
@@ -48,8 +52,16 @@ class Gateway:
             sends_request_id=False,  # Serve gives every request an id and sends it back
         )
 
+    async def _leave(self, upstream: Peer) -> None:
+        """Ends in time what still runs, by ending the calls that it waits for."""
+        await asyncio.sleep(self._config.drain_timeout_s)
+        await upstream.close()
+
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args`, the fields of `GatewayConfig`. Raises `ValueError`."""
     config = config_from_args(GatewayConfig, args, "gateway")
-    return serve.deployment(name="Gateway")(serve.ingress()(Gateway)).bind(config)
+    return serve.deployment(
+        name="Gateway",
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(serve.ingress()(Gateway)).bind(config)

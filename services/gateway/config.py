@@ -42,6 +42,7 @@ class GatewayConfig(BaseModel):
     # Repetitions of a call that met a replica going away, before its first token.
     max_retries: int = Field(default=2, ge=0)
     num_channels: int = Field(default=4, ge=1)
+    drain_timeout_s: float = Field(default=20.0, ge=0)
 
     @field_validator("applications", "embedding_applications", "image_applications")
     @classmethod

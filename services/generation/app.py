@@ -26,6 +26,7 @@ from services.runtime.logging import configure_logging
 from services.runtime.metrics import MetricsRegistry
 from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -71,6 +72,7 @@ class Generation:
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         self.check_health = health.check_health
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"model": config.model_name, "backend": config.backend})
 
     def __del__(self) -> Awaitable[None] | None:
@@ -98,5 +100,9 @@ def bind(args: dict[str, Any], load: BackendLoader) -> serve.Application:
     config = config_from_args(GenerationConfig, args, "generation")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
     # Three failed checks get a replica replaced: asked every 3 s, a dead engine is gone in 10 s.
-    deployment = serve.deployment(name="Generation", health_check_period_s=3.0)(Generation)
+    deployment = serve.deployment(
+        name="Generation",
+        health_check_period_s=3.0,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(Generation)
     return deployment.bind(config, load)

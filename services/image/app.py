@@ -26,6 +26,7 @@ from services.runtime.peer import Peer
 from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -61,6 +62,7 @@ class Image:
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         self.check_health = health.check_health
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"model": config.model_name, "dtype": loaded.model.dtype})
 
     def __del__(self) -> Awaitable[None] | None:
@@ -84,5 +86,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     config = config_from_args(ImageConfig, args, "image")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
     # Three failed checks get a replica replaced: asked every 3 s, a dead engine is gone in 10 s.
-    deployment = serve.deployment(name="Image", health_check_period_s=3.0)(Image)
+    deployment = serve.deployment(
+        name="Image",
+        health_check_period_s=3.0,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(Image)
     return deployment.bind(config)

@@ -25,6 +25,7 @@ from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
 from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -58,6 +59,7 @@ class Rag:
         self.DeleteConversation = servicer.DeleteConversation
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"model": config.default_model})
 
     def __del__(self) -> Awaitable[None] | None:
@@ -78,4 +80,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args`, the fields of `RagConfig`. Raises `ValueError`."""
     config = config_from_args(RagConfig, args, "rag")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
-    return serve.deployment(name="Rag")(Rag).bind(config)
+    return serve.deployment(
+        name="Rag",
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(Rag).bind(config)

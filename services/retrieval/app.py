@@ -26,6 +26,7 @@ from services.runtime.peer import Peer
 from services.runtime.pictures import ignore_pillow_warnings
 from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -71,6 +72,7 @@ class Retrieval:
         self._expose(servicer, FileServicer(config, service, policy))
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         self.check_health = health.check_health
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"position": str(service.load().applied)})
 
     def _expose(self, retrieval: RetrievalServicer, files: FileServicer) -> None:
@@ -116,5 +118,9 @@ class Retrieval:
 def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args`, the fields of `RetrievalConfig`. Raises `ValueError`."""
     config = config_from_args(RetrievalConfig, args, "retrieval")
-    deployment = serve.deployment(name="Retrieval", health_check_period_s=3.0)(Retrieval)
+    deployment = serve.deployment(
+        name="Retrieval",
+        health_check_period_s=3.0,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(Retrieval)
     return deployment.bind(config)

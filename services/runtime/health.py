@@ -97,10 +97,15 @@ class HealthServicer:
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, _call: Call
     ) -> AsyncGenerator[health_pb2.HealthCheckResponse, None]:
-        """The status now and at each change; an unknown name is SERVICE_UNKNOWN, as specified."""
+        """The status now and at each change; an unknown name is SERVICE_UNKNOWN, as specified.
+
+        Ends when the service begins to stop, as nobody waits for those who only watch.
+        """
         known = request.service in self._services
         last: int | None = None
-        while True:
+        stops = False
+        while not stops:
+            stops = self._lifecycle.draining
             status = self._status() if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)

@@ -23,6 +23,7 @@ from services.runtime.logging import configure_logging
 from services.runtime.peer import Peer
 from services.runtime.policy import policy_of
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -65,6 +66,7 @@ class MoeRouter:
         self.GetLoad = servicer.GetLoad
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         self.check_health = health.check_health
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"model": config.model_name, "num_shards": len(clients)})
 
     def __del__(self) -> Awaitable[None] | None:
@@ -87,5 +89,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application for `args`, the fields of `RouterConfig`. Raises `ValueError`."""
     config = config_from_args(RouterConfig, args, "moe router")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
-    deployment = serve.deployment(name="MoeRouter", health_check_period_s=3.0)(MoeRouter)
+    deployment = serve.deployment(
+        name="MoeRouter",
+        health_check_period_s=3.0,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(MoeRouter)
     return deployment.bind(config)

@@ -22,6 +22,7 @@ from services.runtime.logging import configure_logging
 from services.runtime.rpc import RpcPolicy
 from services.runtime.rpc_metrics import RpcMetrics
 from services.runtime.serve_metrics import ServeRegistry
+from services.runtime.serve_replica import graceful_shutdown_timeout_s, leave_in_time
 
 __all__ = ["build"]
 
@@ -53,6 +54,7 @@ class ExpertShard:
         self.GetShard = servicer.GetShard
         self.Check, self.List, self.Watch = health.Check, health.List, health.Watch
         self.check_health = health.check_health
+        self._leaving = leave_in_time(policy.lifecycle, config.drain_timeout_s)
         _LOG.info("ready", extra={"model": config.model_name})
 
     def __del__(self) -> Awaitable[None] | None:
@@ -70,5 +72,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     config = config_from_args(ShardConfig, args, "expert shard")
     # A plain call, not a decorator: the class stays importable and is pickled by its name.
     # Asked often: a shard that is gone keeps decoders waiting.
-    deployment = serve.deployment(name="ExpertShard", health_check_period_s=1.0)(ExpertShard)
+    deployment = serve.deployment(
+        name="ExpertShard",
+        health_check_period_s=1.0,
+        graceful_shutdown_timeout_s=graceful_shutdown_timeout_s(config.drain_timeout_s),
+    )(ExpertShard)
     return deployment.bind(config)

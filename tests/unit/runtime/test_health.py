@@ -59,6 +59,18 @@ async def test_watch_tells_when_the_engine_dies_and_list_agrees() -> None:
         unknown.cancel()
 
 
+async def test_watch_ends_when_the_service_begins_to_stop() -> None:
+    async with (
+        generation_server() as server,
+        grpc.aio.insecure_channel(server.target) as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        await server.servicer.rpc.lifecycle.drain(limit_s=1)
+        assert (await watch.read()).status == NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+
+
 async def test_what_does_not_serve_says_why_where_it_is_asked_for_its_readiness() -> None:
     backend = ToyBackend()
     async with (
