@@ -118,6 +118,23 @@ def test_tokens_are_those_of_local_experts(folder: Path, local: Tokens, num_shar
         check_idle(cluster.target, num_streams=0)
 
 
+def test_streams_without_work_keep_nobody_from_ending(folder: Path, local: Tokens) -> None:
+    asked = list(local)[: 2 * NUM_DECODERS]
+    with (
+        moe_cluster_in_thread(folder) as cluster,
+        decoders(cluster.target, folder) as generate,
+    ):
+        answers = generate(asked)
+        shards = [shard.servicer for shard in cluster.shards.values()]
+        lifecycles = [servicer.rpc.lifecycle for servicer in (cluster.servicer, *shards)]
+        assert [one.num_in_flight for one in lifecycles] == [NUM_DECODERS, *[1] * len(shards)]
+        for lifecycle in lifecycles:
+            drained = asyncio.run_coroutine_threadsafe(lifecycle.drain(600.0), cluster.loop)
+            assert drained.result(timeout=60) == 0
+            assert lifecycle.num_in_flight == 0
+    assert answers == {prompt: local[prompt] for prompt in asked}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["mixtral", "qwen2-moe", "qwen3-moe", "qwen3-moe-some-layers"])
 def test_every_family_in_every_type_says_the_same(

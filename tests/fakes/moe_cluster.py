@@ -68,6 +68,7 @@ class RunningShard:
 
     target: str
     service: ShardService
+    servicer: ShardServicer
     server: grpc.aio.Server
 
 
@@ -97,7 +98,7 @@ async def shard_server(
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:
-        yield RunningShard(f"127.0.0.1:{bound}", service, server)
+        yield RunningShard(f"127.0.0.1:{bound}", service, servicer, server)
     finally:
         await server.stop(None)
         service.close()
