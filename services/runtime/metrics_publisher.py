@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.samples import Sample
 
 __all__ = ["Exporter", "MetricsPublisher"]
 
@@ -42,25 +43,39 @@ class MetricsPublisher:
         self._instruments = instruments
         self._exporter = exporter
         self._counted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        self._counted_s: float | None = None
+        self._publishing = threading.Lock()
+
+    @property
+    def counted_s(self) -> float | None:
+        """When the exporter was last told that something more was counted, on `time.monotonic`."""
+        return self._counted_s
 
     def start(self) -> None:
         """Publishes at once, and every five seconds from now on."""
         threading.Thread(target=self._run, name="metrics-publisher", daemon=True).start()
 
     def publish(self) -> None:
-        """Tells of all series that there are."""
-        for family in self._instruments.collect():
-            for sample in family.samples:
-                if sample.name.endswith("_created"):
-                    continue
-                about = (sample.name, family.documentation, sample.labels)
-                if family.type == "counter":
-                    series = (sample.name, frozenset(sample.labels.items()))
-                    more = sample.value - self._counted.get(series, 0.0)
-                    self._counted[series] = sample.value
-                    self._exporter.count(*about, more)
-                else:
-                    self._exporter.show(*about, sample.value)
+        """Tells of all series that there are. What the exporter fails to take is told again."""
+        with self._publishing:
+            for family in self._instruments.collect():
+                for sample in family.samples:
+                    if sample.name.endswith("_created"):
+                        continue
+                    if family.type == "counter":
+                        self._count(sample, family.documentation)
+                    else:
+                        self._exporter.show(
+                            sample.name, family.documentation, sample.labels, sample.value
+                        )
+
+    def _count(self, sample: Sample, description: str) -> None:
+        series = (sample.name, frozenset(sample.labels.items()))
+        more = sample.value - self._counted.get(series, 0.0)
+        self._exporter.count(sample.name, description, sample.labels, more)
+        self._counted[series] = sample.value
+        if more:
+            self._counted_s = time.monotonic()
 
     def _run(self) -> None:
         while True:

@@ -6,8 +6,11 @@ an `app.py` imports this module: everything else knows the registry's protocol a
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 
+import ray
 from ray.serve import metrics
 
 from services.runtime.common_metrics import announce_build
@@ -15,6 +18,8 @@ from services.runtime.metrics import PrometheusRegistry
 from services.runtime.metrics_publisher import MetricsPublisher
 
 __all__ = ["ServeRegistry"]
+
+_REPORTING_S = 0.5  # that a report may take
 
 
 class ServeRegistry:
@@ -24,7 +29,22 @@ class ServeRegistry:
         local = PrometheusRegistry(constant_labels)
         self.counter, self.gauge, self.histogram = local.counter, local.gauge, local.histogram
         announce_build(self)
-        MetricsPublisher(local.collector, _RayExporter()).start()
+        self._publisher = MetricsPublisher(local.collector, _RayExporter())
+        self._publisher.start()
+
+    async def close(self) -> None:
+        """Publishes what the replica has counted to its end, and waits until Ray has reported it.
+
+        Serve kills the process once the replica has closed, and with it what was not reported.
+        """
+        await asyncio.to_thread(self._publisher.publish)
+        if self._publisher.counted_s is not None:
+            reported_s = self._publisher.counted_s + _report_interval_s()
+            await asyncio.sleep(max(0.0, reported_s - time.monotonic()))
+
+
+def _report_interval_s() -> float:
+    return float(ray._config.metrics_report_interval_ms()) / 1000 + _REPORTING_S
 
 
 class _RayExporter:

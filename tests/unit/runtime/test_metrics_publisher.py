@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from services.runtime.metrics import PrometheusRegistry
 from services.runtime.metrics_publisher import MetricsPublisher
 
@@ -17,10 +19,14 @@ class Told:
         self.counted: dict[tuple[str, str], float] = {}
         self.shown: dict[tuple[str, str], float] = {}
         self.num_calls = 0
+        self.fails = False
 
     def count(self, name: str, description: str, labels: Mapping[str, str], more: float) -> None:
         assert more >= 0
         assert description == "Things."
+        if self.fails:
+            self.fails = False
+            raise ConnectionError("the agent is away")
         key = (name, labels.get("kind", ""))
         self.counted[key] = self.counted.get(key, 0.0) + more
         self.num_calls += 1
@@ -45,6 +51,32 @@ def test_counters_are_told_what_is_new_and_are_there_before_they_count() -> None
     publisher.publish()
     publisher.publish()
     assert told.counted == {("orrery_things_total", ""): 5, ("orrery_parts_total", "a"): 1}
+
+
+def test_what_the_exporter_failed_to_take_is_told_the_next_time() -> None:
+    registry, told = PrometheusRegistry(LABELS), Told()
+    publisher = MetricsPublisher(registry.collector, told)
+    registry.counter("things_total", "Things.").inc(3)
+    told.fails = True
+    with pytest.raises(ConnectionError):
+        publisher.publish()
+    assert publisher.counted_s is None
+    publisher.publish()
+    assert told.counted == {("orrery_things_total", ""): 3}
+
+
+def test_it_is_known_when_something_was_last_counted() -> None:
+    registry, told = PrometheusRegistry(LABELS), Told()
+    publisher = MetricsPublisher(registry.collector, told)
+    counter = registry.counter("things_total", "Things.")
+    publisher.publish()
+    assert publisher.counted_s is None
+    counter.inc()
+    publisher.publish()
+    counted_s = publisher.counted_s
+    assert counted_s is not None
+    publisher.publish()
+    assert publisher.counted_s == counted_s
 
 
 def test_gauges_are_said_again_each_time_once_they_were_set() -> None:
