@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -10,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from orrery import AsyncClient
+from deploy.demo_data import COLLECTION, DemoFolder, ingest
+from orrery import AsyncClient, Client
+from orrery.load.arrivals import Arrival
+from orrery.load.asks import MIXED_SHARES, Size, Subject, draw_ask
+from orrery.load.driver import open_loop
+from orrery.load.outcomes import OK, REFUSED
+from orrery.load.transports import TRANSPORTS, Target, connected
 from tests.conftest import REPOSITORY, Platform
 from tests.load.__main__ import main
-from tests.load.arrivals import Arrival
-from tests.load.asks import MIXED_SHARES, Size, Subject, draw_ask
-from tests.load.driver import open_loop
-from tests.load.outcomes import OK, REFUSED
-from tests.load.session import TRANSPORTS, Target, connected
+from tests.unit.client.command import orrery
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -35,6 +38,25 @@ def reports(platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def report_in(reports: Path) -> dict[str, Any]:
     (path,) = reports.glob("*/report.json")
     report: dict[str, Any] = json.loads(path.read_text())
+    return checked(report)
+
+
+async def offered(platform: Platform, command: str, *options: str) -> dict[str, Any]:
+    """The report of `orrery load`."""
+    addresses = ("--target", platform.grpc_target)
+    if "grpc" not in options:
+        addresses += ("--http", platform.http_url)
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = await orrery(
+            "load", command, *options, *addresses, "--json", "--no-picture", "--out", folder
+        )
+    assert outcome.exit_code == 0, outcome.stderr
+    report: dict[str, Any] = json.loads(outcome.stdout)
+    return checked(report)
+
+
+def checked(report: dict[str, Any]) -> dict[str, Any]:
+    """The report, in which every request has one outcome."""
     for run in report["runs"]:
         whole, *groups = run["groups"].values()
         for part in (whole, *groups):
@@ -81,9 +103,16 @@ def test_an_overload_ends_every_request_in_one_way(reports: Path) -> None:
         assert whole["refusals"]["num_without_retry_after"] == 0
 
 
-def test_everything_that_is_served_is_asked_for_over_both_transports(reports: Path) -> None:
-    assert main(["run", "--workload", "mixed", "--rate", "4", "--duration", "20"]) == 0
-    report = report_in(reports)
+async def test_everything_that_is_served_is_asked_for_over_both_transports(
+    platform: Platform, tmp_path: Path
+) -> None:
+    demo = DemoFolder.below(tmp_path)
+    with Client(platform.grpc_target) as client:
+        ingest(client, demo)
+    asked = ("--collection", COLLECTION, "--questions", str(demo.questions))
+    options = ("--workload", "mixed", "--model", "llama", "--rate", "4", "--duration", "20", *asked)
+    report = await offered(platform, "run", *options)
+    assert set(report["mixture"]) == set(MIXED_SHARES)
     groups = report["runs"][0]["groups"]
     assert {name for name in groups if " over " in name} >= {
         f"  {kind} over {transport}"
@@ -94,10 +123,10 @@ def test_everything_that_is_served_is_asked_for_over_both_transports(reports: Pa
     assert wholes(report)[0]["errors"] == {}
 
 
-def test_the_committed_trace_is_replayed(reports: Path) -> None:
+async def test_the_committed_trace_is_replayed(platform: Platform) -> None:
     trace = REPOSITORY / "tests/load/traces/synthetic.csv"
-    assert main(["replay", str(trace), "--speed", "4", "--over", "grpc"]) == 0
-    whole = wholes(report_in(reports))[0]
+    options = ("--model", "llama", "--speed", "4", "--over", "grpc")
+    whole = wholes(await offered(platform, "replay", str(trace), *options))[0]
     assert whole["num_requests"] == len(trace.read_text().splitlines()) - 1
     assert whole["errors"] == {}
 

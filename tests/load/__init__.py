@@ -1,13 +1,12 @@
-"""Load tests: what is asked, when it is asked, what became of it, and the report.
+"""Load tests of this platform: what must hold above its capacity, and for a long time.
 
-    asks        what a caller asks for, of each kind; knows no transport
-    over_grpc, over_http   how it is asked and how its answer is heard
-    arrivals, trace        when requests come: by chance, in bursts, as they once came
-    driver      keeps time: open loop (arrivals wait for no answer) and closed loop (callers do)
-    outcomes    the one outcome that every request has
-    summary, report, plots  percentiles, goodput, refusals, errors: JSON, table, picture
-    overload, soak          what must hold above capacity, and for a long time
-    locustfile  the same requests from Locust's users, with its web page
+    overload, soak   what is measured, and what must hold
+    verdicts    what should hold, and what was found
+    session     the platform that was started here, and the demo questions
+    plots       memory by process
+    locustfile  the requests of `orrery.load` from Locust's users, with its web page
+    traces      a trace to replay
 
-`python -m tests.load --help` lists the commands; docs/load.md explains them.
+What asks, keeps time and reports is `orrery.load`, with `orrery load` as its command for whoever
+has the client. `python -m tests.load --help` lists the commands here; docs/load.md explains all.
 """

@@ -1,12 +1,9 @@
-"""Puts the running platform under load: `python -m tests.load COMMAND`.
+"""Puts the running platform under load and judges it: `python -m tests.load COMMAND`.
 
     overload     measures the capacity, then asks for 0.8 and for 4 times it, and judges
     soak         asks for everything for minutes, and judges memory and file descriptors
-    run          requests that come by chance
-    replay       completions as a trace has them
-    make-trace   writes a made-up trace
 
-Judging commands end with status 1 where something does not hold.
+They end with status 1 where something does not hold. Load without a judgement: `orrery load`.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import random
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,17 @@ from rich.console import Console
 
 from deploy.demo_data import Running, running_platform
 from orrery import OrreryError
+from orrery.cli.load_tables import print_runs
+from orrery.load.arrivals import poisson
+from orrery.load.asks import WORKLOADS, Subject, draw_ask
+from orrery.load.driver import Drawer, open_loop
+from orrery.load.report import Run, report_of, write_report
+from orrery.load.summary import Objective
+from orrery.load.transports import TRANSPORTS, connected
+from tests.bench.report import machine
 from tests.load import overload, plots, soak
-from tests.load.arrivals import Arrival, bursts, poisson, replay
-from tests.load.asks import WORKLOADS, Subject, draw_ask
-from tests.load.driver import Drawer, open_loop
-from tests.load.report import Run, Verdict, new_folder, show_runs, show_verdicts, write_report
-from tests.load.session import TRANSPORTS, Served, Target, connected, look_up
-from tests.load.summary import Objective
-from tests.load.trace import read_trace, synthesize, write_trace
+from tests.load.session import Served, look_up, new_folder, target_of
+from tests.load.verdicts import Verdict, show_verdicts
 
 _DRAIN_S = 60.0
 _SAMPLE_INTERVAL_S = 5.0  # of a long soak
@@ -44,16 +44,11 @@ _WARM_UP_SHARE = 0.2  # of a soak
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
-    if options.command == "make-trace":
-        write_trace(options.path, synthesize(options.rate, options.duration, options.seed))
-        return 0
     running = running_platform(console)
     if running is None:
         return 1
     try:
-        served = look_up(running, options.model, options.workload)
-        if options.command != "replay":  # its trace says how long
-            served = _of_length(served, options)
+        served = _of_length(look_up(running, options.model, options.workload), options)
         return asyncio.run(_COMMANDS[options.command](options, running, served, console))
     except (OrreryError, overload.NoAnswerError, OSError, ValueError) as error:
         console.print(f"[bold red]error:[/] {error}")
@@ -66,7 +61,7 @@ async def _overload(
     rng = random.Random(options.seed)
     draw = _drawer(options, served, rng)
     measured = []
-    async with connected(Target.of(running), options.over) as transports:
+    async with connected(target_of(running), options.over) as transports:
         for transport in transports:
             with console.status(f"{transport.name}: capacity, then below and above it"):
                 found = await overload.measure_overload(
@@ -87,7 +82,7 @@ async def _soak(
     duration_s = 60.0 * options.minutes
     interval_s = min(_SAMPLE_INTERVAL_S, duration_s / _MIN_SAMPLES)
     samples: list[soak.Sample] = []
-    async with connected(Target.of(running), options.over) as transports:
+    async with connected(target_of(running), options.over) as transports:
         watching = asyncio.create_task(soak.watch(running.state.platform_id, interval_s, samples))
         with console.status(f"{options.workload} for {options.minutes:g} minutes"):
             arrivals = poisson(options.rate, duration_s, rng)
@@ -111,49 +106,8 @@ async def _soak(
     )
 
 
-async def _run(
-    options: argparse.Namespace, running: Running, served: Served, console: Console
-) -> int:
-    rng = random.Random(options.seed)
-    arrivals = (
-        poisson(options.rate, options.duration, rng)
-        if options.burst == 1
-        else bursts(options.rate, options.duration, rng, options.burst)
-    )
-    return await _offer(options, running, served, console, list(arrivals), options.duration)
-
-
-async def _replay(
-    options: argparse.Namespace, running: Running, served: Served, console: Console
-) -> int:
-    rows = read_trace(options.trace, served.max_total_tokens)
-    arrivals = list(replay(rows, options.speed))
-    return await _offer(options, running, served, console, arrivals, max(1.0, arrivals[-1].at_s))
-
-
-async def _offer(
-    options: argparse.Namespace,
-    running: Running,
-    served: Served,
-    console: Console,
-    arrivals: Sequence[Arrival],
-    duration_s: float,
-) -> int:
-    async with connected(Target.of(running), options.over) as transports:
-        with console.status(f"{len(arrivals)} requests within {duration_s:.0f} s"):
-            draw = _drawer(options, served, random.Random(options.seed))
-            outcomes = await open_loop(arrivals, draw, transports, _DRAIN_S)
-    run = Run(options.command, duration_s, tuple(outcomes))
-    return _report(console, options.command, [run], _objective(options))
-
-
 _Command = Callable[[argparse.Namespace, Running, Served, Console], Coroutine[Any, Any, int]]
-_COMMANDS: dict[str, _Command] = {
-    "overload": _overload,
-    "soak": _soak,
-    "run": _run,
-    "replay": _replay,
-}
+_COMMANDS: dict[str, _Command] = {"overload": _overload, "soak": _soak}
 
 
 def _all_answered(run: Run) -> Verdict:
@@ -171,14 +125,16 @@ def _report(
     name: str,
     runs: Sequence[Run],
     objective: Objective,
-    verdicts: Sequence[Verdict] = (),
+    verdicts: Sequence[Verdict],
     write: Callable[[Path], None] | None = None,
     **facts: Any,
 ) -> int:
-    show_runs(console, runs, objective)
+    print_runs(console, runs, objective)
     show_verdicts(console, verdicts)
     folder = new_folder(name)
-    write_report(folder, runs, objective, verdicts, **facts)
+    judged = [asdict(verdict) for verdict in verdicts]
+    report = report_of(runs, objective, machine=machine(), **facts, verdicts=judged)
+    write_report(folder, runs, report)
     if write is not None:
         write(folder)
     console.print(f"kept in {folder}")
@@ -212,38 +168,23 @@ def _parser() -> argparse.ArgumentParser:
     long = _command(commands, "soak", workload="mixed")
     long.add_argument("--minutes", type=_positive, default=10.0)
     long.add_argument("--rate", type=_positive, default=3.0, help="requests a second")
-    single = _command(commands, "run", workload="generation")
-    single.add_argument("--duration", type=_positive, default=30.0, help="seconds")
-    single.add_argument("--rate", type=_positive, default=5.0, help="requests a second")
-    for parser_with_lengths in (judged, long, single):
-        for name in _LENGTHS:
-            parser_with_lengths.add_argument(
-                f"--{name.replace('_', '-')}",
-                type=int,
-                nargs=2,
-                default=getattr(Subject("any", vocab_size=1), name),
-                metavar=("LEAST", "MOST"),
-            )
-    single.add_argument("--burst", type=int, default=1, help="requests that come at once")
-    traced = _command(commands, "replay", workload="generation", workloads=("generation",))
-    traced.add_argument("trace", type=Path, help="CSV of timestamp,prompt_tokens,output_tokens")
-    traced.add_argument("--speed", type=_positive, default=1.0, help="times as fast as it was")
-    made = commands.add_parser("make-trace", help="write a made-up trace")
-    made.add_argument("path", type=Path)
-    made.add_argument("--rate", type=_positive, default=5.0, help="requests a second, on average")
-    made.add_argument("--duration", type=_positive, default=60.0, help="seconds")
-    made.add_argument("--seed", type=int, default=0)
     return parser
 
 
-def _command(
-    commands: Any, name: str, workload: str, workloads: Sequence[str] = WORKLOADS
-) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, workload: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name)
-    parser.add_argument("--workload", choices=workloads, default=workload)
+    parser.add_argument("--workload", choices=WORKLOADS, default=workload)
     parser.add_argument("--model", default="orrery-llama")
     parser.add_argument("--over", nargs="+", choices=TRANSPORTS, default=list(TRANSPORTS))
     parser.add_argument("--seed", type=int, default=0)
+    for length in _LENGTHS:
+        parser.add_argument(
+            f"--{length.replace('_', '-')}",
+            type=int,
+            nargs=2,
+            default=getattr(Subject("any", vocab_size=1), length),
+            metavar=("LEAST", "MOST"),
+        )
     goal = Objective()
     for option, default in (
         ("--first-ms", goal.first_s),

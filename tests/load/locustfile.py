@@ -24,11 +24,14 @@ from locust.env import Environment
 from rich.console import Console
 
 from deploy.demo_data import running_platform
-from tests.load import over_grpc, over_http, report
-from tests.load.asks import WORKLOADS, Ask, draw_ask
-from tests.load.outcomes import OK, Heard, Outcome, Sent, outcome_of
-from tests.load.session import Served, Target, look_up
-from tests.load.summary import Objective
+from orrery.cli.load_tables import print_runs
+from orrery.load import over_grpc, over_http
+from orrery.load.asks import WORKLOADS, Ask, draw_ask
+from orrery.load.outcomes import OK, Heard, Outcome, Sent, outcome_of
+from orrery.load.report import Run, report_of, write_report
+from orrery.load.summary import Objective
+from orrery.load.transports import Target
+from tests.load.session import Served, look_up, new_folder, target_of
 
 grpc_gevent.init_gevent()
 
@@ -74,7 +77,7 @@ def _start(environment: Environment, **_: Any) -> None:
     environment.stop_timeout = environment.stop_timeout or _DRAIN_S
     options = environment.parsed_options
     served = look_up(running, options.model, options.workload)
-    environment.asking = _Asking(Target.of(running), served, options.workload)
+    environment.asking = _Asking(target_of(running), served, options.workload)
 
 
 @events.test_stop.add_listener
@@ -83,10 +86,10 @@ def _stop(environment: Environment, **_: Any) -> None:
     if asking is None or not asking.outcomes:
         return
     lasted_s = time.perf_counter() - asking.began
-    run = report.Run("locust", lasted_s, tuple(asking.outcomes))
-    folder = report.new_folder("locust")
-    report.show_runs(_console, [run], Objective())
-    report.write_report(folder, [run], Objective())
+    run = Run("locust", lasted_s, tuple(asking.outcomes))
+    folder = new_folder("locust")
+    print_runs(_console, [run], Objective())
+    write_report(folder, [run], report_of([run], Objective()))
     _console.print(f"kept in {folder}")
 
 
@@ -125,7 +128,7 @@ class GrpcUser(User):
     def ask(self) -> None:
         _ask(
             self.environment,
-            over_grpc.NAME,
+            "grpc",
             lambda ask, heard: over_grpc.hear_blocking(self.client, ask, heard),
         )
 
@@ -146,7 +149,7 @@ class HttpUser(User):
     def ask(self) -> None:
         _ask(
             self.environment,
-            over_http.NAME,
+            "http",
             lambda ask, heard: over_http.hear_blocking(self.client, ask, heard),
         )
 

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from tests.load.arrivals import poisson
-from tests.load.driver import Drawer, Transport, closed_loop, open_loop
-from tests.load.report import Run, Verdict
-from tests.load.summary import Objective, Summary, completion_rate
+from orrery.load.arrivals import poisson
+from orrery.load.driver import Drawer, Transport, closed_loop, open_loop
+from orrery.load.report import Run
+from orrery.load.summary import Objective, Summary, completion_rate
+from tests.load.verdicts import Verdict
 
 __all__ = ["ABOVE", "BELOW", "NoAnswerError", "Overload", "judge", "measure_overload"]
 

@@ -1,52 +1,38 @@
-"""The platform that is put under load: where it listens, what it serves, connections to it."""
+"""The platform that was started here: where it listens, what it serves, where reports go."""
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.demo_data import COLLECTION, DemoFolder, Running, ingest
 from orrery import Client
-from tests.load import over_grpc, over_http
-from tests.load.asks import Subject
-from tests.load.driver import Transport
+from orrery.load.asks import Subject
+from orrery.load.transports import Target
 
-__all__ = ["TRANSPORTS", "Served", "Target", "connected", "look_up"]
+__all__ = ["Served", "look_up", "new_folder", "target_of"]
 
-TRANSPORTS = (over_grpc.NAME, over_http.NAME)
+_REPORTS = Path(".orrery/load")
 _ASKS_QUESTIONS = ("rag", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where the platform listens, and how long a request may take."""
-
-    grpc: str
-    http_url: str
-    api_key: str | None = field(default=None, repr=False)
-    timeout_s: float = 120.0
-
-    @classmethod
-    def of(cls, running: Running) -> Target:
-        return cls(running.state.grpc, f"http://{running.state.http}", running.api_key)
-
-
-@dataclass(frozen=True, slots=True)
 class Served:
-    """What requests can be about, and the model's limits."""
+    """What requests can be about, and how many sequences the model runs at a time."""
 
     subject: Subject
-    max_running: int  # sequences at a time
-    max_total_tokens: int
+    max_running: int
+
+
+def target_of(running: Running) -> Target:
+    return Target(running.state.grpc, f"http://{running.state.http}", running.api_key)
 
 
 def look_up(running: Running, model: str, workload: str) -> Served:
     """Asks the platform. A workload that asks questions has the demo documents put in first."""
-    target = Target.of(running)
+    target = target_of(running)
     with Client(target.grpc, api_key=target.api_key) as client:
         info = client.model(model)
         questions: tuple[str, ...] = ()
@@ -56,33 +42,11 @@ def look_up(running: Running, model: str, workload: str) -> Served:
             lines = folder.questions.read_text().splitlines()
             questions = tuple(json.loads(line)["question"] for line in lines)
     subject = Subject(model, info.vocab_size, collection=COLLECTION, questions=questions)
-    return Served(subject, info.limits.max_running, info.max_model_len)
+    return Served(subject, info.limits.max_running)
 
 
-@asynccontextmanager
-async def connected(target: Target, names: Sequence[str]) -> AsyncIterator[list[Transport]]:
-    """The transports of these names, open."""
-    async with AsyncExitStack() as stack:
-        stack.enter_context(_without_long_pauses())
-        transports = []
-        for name in names:
-            if name == over_grpc.NAME:
-                client = over_grpc.async_client(target.grpc, target.api_key, target.timeout_s)
-                hear = partial(over_grpc.hear, await stack.enter_async_context(client))
-            else:
-                http = over_http.async_client(target.http_url, target.api_key, target.timeout_s)
-                hear = partial(over_http.hear, await stack.enter_async_context(http))
-            transports.append(Transport(name, hear))
-        yield transports
-
-
-@contextmanager
-def _without_long_pauses() -> Iterator[None]:
-    """Going through all that is imported takes the garbage collector 0.1 s, in which nothing is
-    sent and nothing heard: it leaves that alone."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+def new_folder(name: str) -> Path:
+    """For the files of a report, named by what it is of and when."""
+    folder = _REPORTS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

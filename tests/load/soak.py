@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from deploy.processes import find_processes
-from tests.load.report import Verdict
+from tests.load.verdicts import Verdict
 
 __all__ = ["MOST_GROWTH", "ProcessChange", "Sample", "changes", "judge", "memory_lines", "watch"]
 

@@ -18,6 +18,7 @@ from orrery.cli.evaluate import evaluate
 from orrery.cli.generate import generate
 from orrery.cli.image import image
 from orrery.cli.ingest import ingest
+from orrery.cli.load import load
 from orrery.cli.models import models
 from orrery.cli.moe import moe
 from orrery.cli.score import score
@@ -79,3 +80,4 @@ for command in _COMMANDS:
 app.add_typer(collections, name="collections")
 app.add_typer(moe, name="moe")
 app.add_typer(evaluate, name="eval")
+app.add_typer(load, name="load")

@@ -11,7 +11,7 @@ from orrery.errors import InvalidRequestError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_plot", "save_plot"]
+__all__ = ["check_matplotlib", "check_plot", "save_plot"]
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -31,11 +31,16 @@ def check_plot(path: Path, option: str) -> None:
         raise _refusal(option, f"there is no folder {path.parent}")
     if not os.access(path if os.path.exists(path) else path.parent, os.W_OK):
         raise _refusal(option, f"{path} cannot be written to")
+    check_matplotlib(option, f"leave {option} away")
+
+
+def check_matplotlib(option: str, otherwise: str) -> None:
+    """Raises `InvalidRequestError` where it is not installed; `otherwise` is what else to do."""
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        needs = f"needs matplotlib; pip install matplotlib, or leave {option} away"
-        raise _refusal(option, needs) from None
+        needs = "needs matplotlib, which the extra `plots` brings; pip install matplotlib"
+        raise _refusal(option, f"{needs}, or {otherwise}") from None
 
 
 def save_plot(figure: Figure, path: Path, option: str) -> None:

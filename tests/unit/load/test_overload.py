@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 
-from tests.load.asks import draw_ask
-from tests.load.outcomes import REFUSED, Outcome
+from orrery.load.asks import draw_ask
+from orrery.load.outcomes import REFUSED, Outcome
+from orrery.load.report import Run
+from orrery.load.transports import TRANSPORTS, connected
+from tests.fakes.toy_platform import SETTINGS, SUBJECT, Toy
 from tests.load.overload import Overload, judge, measure_overload
-from tests.load.report import Run
-from tests.load.session import TRANSPORTS, connected
-from tests.unit.load.conftest import SETTINGS, SUBJECT, Toy
-from tests.unit.load.outcomes import an_outcome
+from tests.unit.client.load.outcomes import an_outcome
 
 BELOW = tuple(an_outcome(first_s=0.1) for _ in range(100))
 REFUSALS = tuple(an_outcome(REFUSED, total_s=0.004, retry_after_s=1.0) for _ in range(100))

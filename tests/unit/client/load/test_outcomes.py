@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from orrery import ConnectionLostError, InvalidRequestError, OverloadedError, RateLimitedError
-from tests.load.outcomes import OK, REFUSED, Heard, HttpFailure, Sent, outcome_of
+from orrery.load.outcomes import OK, REFUSED, Heard, HttpFailure, Sent, outcome_of
 
 NOW = time.perf_counter()
 REQUEST = Sent("generation", "grpc", run_began=NOW - 2.0, planned=NOW - 1.0, sent=NOW - 0.75)
@@ -41,7 +41,7 @@ def test_an_end_is_classified(
 @pytest.mark.parametrize("error", [OverloadedError("full"), HttpFailure(429, "", 1.0)])
 def test_a_refusal_after_the_first_text_is_no_refusal(error: Exception) -> None:
     heard = Heard()
-    heard.text()
+    heard.text("a")
     assert outcome_of(REQUEST, heard, error).status == "REFUSED_MIDWAY"
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tests.load.outcomes import OK, REFUSED, Outcome
+from orrery.load.outcomes import OK, REFUSED, Outcome
 
 __all__ = [
     "Objective",

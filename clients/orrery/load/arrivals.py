@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from tests.load.asks import Size
-from tests.load.trace import TraceRow
+from orrery.load.asks import Size
+from orrery.load.trace import TraceRow
 
 __all__ = ["Arrival", "bursts", "poisson", "replay"]
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.load.outcomes import OK, REFUSED
-from tests.load.summary import Objective, Percentiles, completion_rate, percentile, summarize
-from tests.unit.load.outcomes import an_outcome
+from orrery.load.outcomes import OK, REFUSED
+from orrery.load.summary import Objective, Percentiles, completion_rate, percentile, summarize
+from tests.unit.client.load.outcomes import an_outcome
 
 durations = st.lists(st.floats(0, 1e3), min_size=1)
 statuses = st.lists(st.sampled_from([OK, REFUSED, "UNAVAILABLE", "HTTP_502"]))

@@ -9,13 +9,11 @@ import inspect
 from typing import Any
 
 from orrery import AsyncClient, Client
+from orrery.load.asks import Ask, Chat, Completion, Picture, Question, Texts
+from orrery.load.outcomes import Heard
 from orrery.results import AnswerDelta, StreamEvent
-from tests.load.asks import Ask, Chat, Completion, Picture, Question, Texts
-from tests.load.outcomes import Heard
 
-__all__ = ["NAME", "async_client", "blocking_client", "hear", "hear_blocking"]
-
-NAME = "grpc"
+__all__ = ["async_client", "blocking_client", "hear", "hear_blocking"]
 
 
 def async_client(target: str, api_key: str | None, timeout_s: float) -> AsyncClient:
@@ -67,7 +65,7 @@ def _asked(client: Any, ask: Ask) -> Any:
 def _note(event: object, heard: Heard) -> None:
     if isinstance(event, StreamEvent):
         if any(choice.token_ids for choice in event.choices):
-            heard.text()
+            heard.text(event.text)
         heard.num_tokens = event.usage.completion_tokens
     elif isinstance(event, AnswerDelta):
-        heard.text()
+        heard.text(event.text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.load.outcomes import OK, Outcome
+from orrery.load.outcomes import OK, Outcome
 
 __all__ = ["an_outcome"]
 

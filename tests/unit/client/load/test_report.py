@@ -1,4 +1,4 @@
-"""The report: what is shown, what is kept."""
+"""The report of a load test: what is shown, what is kept."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from tests.load.outcomes import REFUSED
-from tests.load.report import Run, Verdict, show_runs, show_verdicts, write_report
-from tests.load.summary import Objective
-from tests.unit.load.outcomes import an_outcome
+from orrery.cli.load_tables import print_runs
+from orrery.load.outcomes import REFUSED
+from orrery.load.report import Run, report_of, write_report
+from orrery.load.summary import Objective
+from tests.unit.client.load.outcomes import an_outcome
 
 RUN = Run(
     "0.8x",
@@ -29,8 +30,8 @@ EMPTY = Run("4x", 5.0, ())
 
 
 def test_the_report_that_is_kept_says_what_became_of_each_group(tmp_path: Path) -> None:
-    verdicts = [Verdict("it holds", False, "it did not")]
-    write_report(tmp_path, [RUN, EMPTY], Objective(), verdicts, capacity={"grpc": 3.5})
+    runs = [RUN, EMPTY]
+    write_report(tmp_path, runs, report_of(runs, Objective(), capacity={"grpc": 3.5}))
     kept = json.loads((tmp_path / "report.json").read_text())
     whole, *groups = kept["runs"][0]["groups"].values()
     assert (whole["num_requests"], whole["num_ok"], whole["num_refused"]) == (5, 3, 1)
@@ -38,17 +39,19 @@ def test_the_report_that_is_kept_says_what_became_of_each_group(tmp_path: Path) 
     assert whole["first"]["p99"] == 0.3
     assert [group["num_requests"] for group in groups] == [1, 4]
     assert kept["runs"][1]["groups"]["4x"]["first"]["p50"] is None
-    assert kept["verdicts"] == [{"claim": "it holds", "holds": False, "found": "it did not"}]
     assert kept["capacity"] == {"grpc": 3.5}
-    assert kept["machine"]["cores"] >= 1
     with Image.open(tmp_path / "report.png") as picture:
         assert picture.width > picture.height > 500
 
 
-def test_the_table_shows_outcomes_latencies_and_verdicts() -> None:
+def test_a_report_without_a_picture_is_json_alone(tmp_path: Path) -> None:
+    write_report(tmp_path, [RUN], report_of([RUN], Objective()), picture=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_the_tables_show_outcomes_and_latencies() -> None:
     console = Console(file=io.StringIO(), width=160)
-    show_runs(console, [RUN, EMPTY], Objective())
-    show_verdicts(console, [Verdict("it holds", True, "3 of 3"), Verdict("it fails", False, "1")])
+    print_runs(console, [RUN, EMPTY], Objective())
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for text in ("0.8x", "4x", "embeddings over http", "1 UNAVAILABLE", "300", "holds", "fails"):
+    for text in ("0.8x", "4x", "embeddings over http", "1 UNAVAILABLE", "300"):
         assert text in shown

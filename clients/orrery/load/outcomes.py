@@ -39,10 +39,12 @@ class Heard:
     """What has come of one request so far; moments by `time.perf_counter`."""
 
     moments: list[float] = field(default_factory=list)  # at which text came
+    texts: list[str] = field(default_factory=list)  # which then came
     num_tokens: int = 0
 
-    def text(self) -> None:
+    def text(self, text: str) -> None:
         self.moments.append(time.perf_counter())
+        self.texts.append(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.load.asks import MIXED_SHARES, WORKLOADS, Completion, Size, Subject, draw_ask
+from orrery.load.asks import MIXED_SHARES, WORKLOADS, Completion, Size, Subject, draw_ask
 
 SUBJECT = Subject("model", vocab_size=32, collection="demo", questions=("Who?", "Where?"))
 

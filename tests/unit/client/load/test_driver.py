@@ -8,12 +8,12 @@ from random import Random
 import pytest
 
 from orrery import Client
-from tests.load.arrivals import Arrival
-from tests.load.asks import Ask, Chat, Completion, Size, draw_ask
-from tests.load.driver import Transport, closed_loop, open_loop
-from tests.load.outcomes import OK, REFUSED, Heard
-from tests.load.session import TRANSPORTS, connected
-from tests.unit.load.conftest import SETTINGS, SUBJECT, Toy
+from orrery.load.arrivals import Arrival
+from orrery.load.asks import Ask, Chat, Completion, Size, draw_ask
+from orrery.load.driver import Transport, closed_loop, open_loop
+from orrery.load.outcomes import OK, REFUSED, Heard
+from orrery.load.transports import TRANSPORTS, connected
+from tests.fakes.toy_platform import SETTINGS, SUBJECT, Toy
 
 AT_ONCE = SETTINGS.max_running + SETTINGS.max_waiting
 
@@ -102,7 +102,7 @@ async def test_open_loop_waits_for_no_answer_and_counts_from_the_plan() -> None:
 
 async def test_transports_take_turns() -> None:
     async def hear(ask: Ask, heard: Heard) -> None:
-        heard.text()
+        heard.text("a")
 
     transports = [Transport("a", hear), Transport("b", hear)]
     outcomes = await open_loop([Arrival(0.0)] * 4, completion, transports, drain_s=30)

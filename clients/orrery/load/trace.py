@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.load.asks import Size
+from orrery.load.asks import Size
 
 __all__ = ["COLUMNS", "TraceError", "TraceRow", "read_trace", "synthesize", "write_trace"]
 

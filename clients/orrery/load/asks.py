@@ -3,10 +3,10 @@
     workload      asks for
     generation    a completion of token ids, streamed
     chat          an answer to a chat, streamed
-    rag           an answer from the demo documents, streamed
+    rag           an answer from the documents of a collection, streamed
     embeddings    vectors of a few texts
     images        a picture
-    mixed         any of them, by `MIXED_SHARES`
+    mixed         any of them that the subject allows, by `MIXED_SHARES`
 
 Prompts are random, so that no prefix of one is cached from another.
 """
@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
+from typing import Literal, get_args
 
 __all__ = [
     "MIXED_SHARES",
@@ -29,13 +30,15 @@ __all__ = [
     "Size",
     "Subject",
     "Texts",
+    "Workload",
     "draw_ask",
 ]
 
-MIXED_SHARES: Mapping[str, float] = MappingProxyType(
+Workload = Literal["generation", "chat", "embeddings", "rag", "images", "mixed"]
+WORKLOADS: tuple[Workload, ...] = get_args(Workload)
+MIXED_SHARES: Mapping[Workload, float] = MappingProxyType(
     {"generation": 0.30, "chat": 0.25, "embeddings": 0.25, "rag": 0.15, "images": 0.05}
 )
-WORKLOADS = (*MIXED_SHARES, "mixed")
 
 _NUM_TEXTS = (1, 4)
 _NUM_STEPS = 10
@@ -56,8 +59,8 @@ class Size:
 class Subject:
     """What requests are about: the model, its vocabulary, the documents' questions.
 
-    Sizes are the least and the most tokens of requests that are not given one of their own. Raises
-    `ValueError` where they are no such pair.
+    Sizes are the least and the most tokens of requests that are not given one of their own.
+    `mixture` is what `mixed` is made of. Raises `ValueError` where sizes are no such pair.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Subject:
     output_tokens: tuple[int, int] = (128, 384)
     collection: str = ""
     questions: tuple[str, ...] = ()
+    mixture: tuple[Workload, ...] = tuple(MIXED_SHARES)
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "output_tokens"):
@@ -120,19 +124,20 @@ Ask = Completion | Chat | Question | Texts | Picture
 
 
 def draw_ask(
-    workload: str, subject: Subject, rng: Random, size: Size | None = None
-) -> tuple[str, Ask]:
+    workload: Workload, subject: Subject, rng: Random, size: Size | None = None
+) -> tuple[Workload, Ask]:
     """The kind drawn and a request of it. `size` is for those that have a prompt and a completion.
 
     Raises `ValueError` where the workload is unknown, or asks questions and there are none.
     """
     if workload == "mixed":
-        workload = rng.choices(list(MIXED_SHARES), list(MIXED_SHARES.values()))[0]
+        shares = [MIXED_SHARES[kind] for kind in subject.mixture]
+        workload = rng.choices(subject.mixture, shares)[0]
     size = size or Size(rng.randint(*subject.prompt_tokens), rng.randint(*subject.output_tokens))
     return workload, _draw(workload, subject, rng, size)
 
 
-def _draw(workload: str, subject: Subject, rng: Random, size: Size) -> Ask:
+def _draw(workload: Workload, subject: Subject, rng: Random, size: Size) -> Ask:
     match workload:
         case "generation":
             prompt = tuple(rng.choices(range(subject.vocab_size), k=size.prompt_tokens))

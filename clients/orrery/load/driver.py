@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TypeVar
 
-from tests.load.arrivals import Arrival
-from tests.load.asks import Ask, Size
-from tests.load.outcomes import Heard, Outcome, Sent, outcome_of
+from orrery.load.arrivals import Arrival
+from orrery.load.asks import Ask, Size
+from orrery.load.outcomes import Heard, Outcome, Sent, outcome_of
 
 __all__ = ["Drawer", "Hearer", "Transport", "closed_loop", "open_loop"]
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import httpx
 
-from tests.load.asks import Ask, Chat, Completion, Picture, Question, Texts
-from tests.load.outcomes import Heard, HttpFailure
+from orrery.load.asks import Ask, Chat, Completion, Picture, Question, Texts
+from orrery.load.outcomes import Heard, HttpFailure
 
-__all__ = ["NAME", "async_client", "blocking_client", "hear", "hear_blocking"]
+__all__ = ["async_client", "blocking_client", "hear", "hear_blocking"]
 
-NAME = "http"
 # Callers who are strangers to each other share no connection: none waits for another's.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=256)
 _DATA = "data: "
@@ -96,8 +95,8 @@ class _Events:
         event = json.loads(data)
         if "error" in event:
             raise HttpFailure(200, _code(event), None)
-        if _has_text(event):
-            self.heard.text()
+        if text := _text(event):
+            self.heard.text(text)
         if usage := event.get("usage"):
             self.heard.num_tokens = usage.get("completion_tokens", 0)
 
@@ -106,13 +105,13 @@ class _Events:
             raise HttpFailure(200, "STREAM_CUT_SHORT", None)
 
 
-def _has_text(event: dict[str, Any]) -> bool:
-    """Whether it brings text: of a completion, a chat, or an answer from documents."""
+def _text(event: dict[str, Any]) -> str:
+    """What it brings of a completion, a chat, or an answer from documents."""
     if event.get("type") == "delta":
-        return True
+        return str(event.get("text") or event.get("reasoning") or "")
     choices = event.get("choices") or ()
-    return any(
-        choice.get("text") or (choice.get("delta") or {}).get("content") for choice in choices
+    return "".join(
+        choice.get("text") or (choice.get("delta") or {}).get("content") or "" for choice in choices
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orrery.load.asks import Size
+from orrery.load.trace import COLUMNS, TraceError, TraceRow, read_trace, synthesize, write_trace
 from tests.conftest import REPOSITORY
-from tests.load.asks import Size
-from tests.load.trace import COLUMNS, TraceError, TraceRow, read_trace, synthesize, write_trace
 
 HEADER = ",".join(COLUMNS)
 COMMITTED = REPOSITORY / "tests/load/traces/synthetic.csv"

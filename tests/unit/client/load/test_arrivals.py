@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.load.arrivals import bursts, poisson, replay
-from tests.load.asks import Size
-from tests.load.trace import TraceRow
+from orrery.load.arrivals import bursts, poisson, replay
+from orrery.load.asks import Size
+from orrery.load.trace import TraceRow
 
 rates = st.floats(0.5, 200)
 seeds = st.integers(0, 1 << 32)
