@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from orrery.client import Client
@@ -65,7 +65,7 @@ def look_up(
 def _lack(
     kind: Workload,
     client: Client,
-    applications: Sequence[str] | set[str],
+    applications: Collection[str],
     info: ModelInfo | None,
     documents: Documents | None,
 ) -> str | None:
