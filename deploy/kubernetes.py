@@ -23,7 +23,7 @@ from rich.console import Console
 
 from deploy.ports import FIRST_REPLICA_PORT, REPLICA_PORTS
 from deploy.ray_environment import REPOSITORY, serve_settings
-from deploy.resources import Resources
+from deploy.resources import SINGLE_REPLICA, Resources, service_of
 
 __all__ = ["main", "manifests", "serve_config"]
 
@@ -48,13 +48,20 @@ def manifests() -> dict[Path, str]:
 
 
 def serve_config(resources: Resources) -> dict[str, Any]:
-    """What `make up` runs, with other replicas and resources, and listening beyond the pod.
+    """What `make up` runs, with other replicas and resources, listening beyond the pod, and changed
+    in place without downtime where there may be two of a service for a while.
 
     Raises `ResourcesError`.
     """
     config = yaml.safe_load(SERVE_CONFIG.read_text())
     config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - a pod; a network policy stands before it
-    return resources.applied_to(config)
+    config = resources.applied_to(config)
+    for app in config["applications"]:
+        if service_of(app) not in SINGLE_REPLICA:
+            for deployment in app["deployments"]:
+                # A change starts all new replicas before the old ones go; Serve's default is 0.
+                deployment["max_surge_percent"] = 100
+    return config
 
 
 def _serve_config_patch(config: dict[str, Any]) -> str:

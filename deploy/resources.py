@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-__all__ = ["ARGS", "DEPLOYMENT_KEYS", "SINGLE_REPLICA", "Resources", "ResourcesError"]
+__all__ = ["ARGS", "DEPLOYMENT_KEYS", "SINGLE_REPLICA", "Resources", "ResourcesError", "service_of"]
 
 # Of the settings of a service: where it computes, and with how much.
 ARGS = frozenset(
@@ -91,7 +91,7 @@ class Resources(BaseModel):
         """
         result: dict[str, Any] = deepcopy(dict(config))
         applications = result["applications"]
-        _check_known("services", self.services, {_service(app) for app in applications})
+        _check_known("services", self.services, {service_of(app) for app in applications})
         _check_known("applications", self.applications, {app["name"] for app in applications})
         for app in applications:
             for share in self._shares_of(app):
@@ -99,13 +99,14 @@ class Resources(BaseModel):
         return result
 
     def _shares_of(self, app: Mapping[str, Any]) -> Iterator[Share]:
-        if _service(app) in self.services:
-            yield self.services[_service(app)]
+        if service_of(app) in self.services:
+            yield self.services[service_of(app)]
         if app["name"] in self.applications:
             yield self.applications[app["name"]]
 
 
-def _service(app: Mapping[str, Any]) -> str:
+def service_of(app: Mapping[str, Any]) -> str:
+    """The module that builds an application of a Serve configuration."""
     return str(app["import_path"]).partition(":")[0]
 
 
@@ -119,7 +120,7 @@ def _apply(share: Share, app: dict[str, Any]) -> None:
         if "num_replicas" in share.deployment:
             deployment.pop("autoscaling_config", None)
         deployment.update(deepcopy(share.deployment))
-        if _service(app) in SINGLE_REPLICA and _most_replicas(deployment) != 1:
+        if service_of(app) in SINGLE_REPLICA and _most_replicas(deployment) != 1:
             raise ResourcesError(f"{app['name']}: expected one replica: what it holds is its own")
 
 

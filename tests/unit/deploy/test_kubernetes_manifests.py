@@ -213,6 +213,23 @@ def test_claims_and_config_maps_exist_that_pods_name(documents: list[Manifest]) 
                 assert ("ConfigMap", source["configMapRef"]["name"]) in names
 
 
+def test_one_worker_is_drained_at_a_time_and_the_only_gpu_by_nobody(
+    documents: list[Manifest],
+) -> None:
+    cluster = only(documents, "RayService")["spec"]["rayClusterConfig"]
+    fewest = {group["groupName"]: group["minReplicas"] for group in cluster["workerGroupSpecs"]}
+    may_go = {
+        document["spec"]["selector"]["matchLabels"]["ray.io/group"]: document["spec"][
+            "minAvailable"
+        ]
+        for document in documents
+        if document["kind"] == "PodDisruptionBudget"
+    }
+    for group, least in may_go.items():
+        may_go[group] = fewest[group] - least
+    assert may_go == {"cpu": 1} | ({"gpu": 0} if "gpu" in fewest else {})
+
+
 def test_gpu_workers_wait_for_nodes_with_gpus() -> None:
     cluster = only(render("gpu"), "RayService")["spec"]["rayClusterConfig"]
     processors, gpus = cluster["workerGroupSpecs"]

@@ -6,6 +6,8 @@ import copy
 import importlib
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +76,127 @@ def test_what_can_be_one_only_is_one(served: dict[str, Any]) -> None:
             assert "autoscaling_config" not in deployment
 
 
+def test_new_replicas_start_before_the_old_ones_go_but_of_what_can_be_one_only(
+    served: dict[str, Any],
+) -> None:
+    for app in served["applications"]:
+        single = app["import_path"].split(":")[0] in SINGLE_REPLICA
+        for deployment in app["deployments"]:
+            assert deployment.get("max_surge_percent") == (None if single else 100), app["name"]
+
+
 def test_the_fewest_replicas_fit_on_the_fewest_workers(
     ray_service: Manifest, served: dict[str, Any]
 ) -> None:
-    groups = ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
-    for resource, name in [("num_cpus", "cpu"), ("num_gpus", "nvidia.com/gpu")]:
-        there = sum(
-            group["minReplicas"] * int(container["resources"]["requests"].get(name, 0))
-            for group in groups
-            for container in group["template"]["spec"]["containers"]
-        )
-        assert sum(asked(served, resource)) <= there, resource
+    nodes = workers(ray_service)
+    for replica in replicas(served):
+        place(replica, nodes)
 
 
-def asked(served: dict[str, Any], resource: str) -> Iterator[float]:
+def test_one_change_finds_room_beside_what_runs(
+    ray_service: Manifest, served: dict[str, Any]
+) -> None:
+    """New replicas of any one application start before its old ones go."""
     for app in served["applications"]:
-        for deployment in app["deployments"]:
-            scaling = deployment.get("autoscaling_config")
-            fewest = scaling["min_replicas"] if scaling else deployment["num_replicas"]
-            yield fewest * deployment["ray_actor_options"].get(resource, 0)
+        nodes = workers(ray_service)
+        for replica in replicas(served):
+            place(replica, nodes)
+        if app["deployments"][0].get("max_surge_percent"):
+            place(next(replicas({"applications": [app]})), nodes)
+
+
+def test_the_others_hold_the_replicas_of_a_worker_that_is_drained(
+    ray_service: Manifest, served: dict[str, Any]
+) -> None:
+    """But for a GPU's: a second one is not there at rest."""
+    _, *nodes = workers(ray_service)
+    for replica in replicas(served):
+        place(replica, nodes)
+
+
+def test_a_gpu_holds_the_new_replicas_of_all_beside_the_old(
+    ray_service: Manifest, served: dict[str, Any]
+) -> None:
+    """A second GPU would be minutes away."""
+    nodes = [node for node in workers(ray_service) if node.gpus]
+    computed = [replica for replica in replicas(served) if replica.gpus]
+    for replica in computed + [replica for replica in computed if replica.surges]:
+        place(replica, nodes)
+
+
+def test_gpu_workers_are_left_to_what_computes_on_them(ray_service: Manifest) -> None:
+    """For Serve spreads replicas over all nodes that have what they ask for."""
+    assert all(node.cpus == 0 for node in workers(ray_service) if node.gpus)
+
+
+@dataclass(eq=False)
+class Node:
+    """A worker's pod as Ray sees it: what of it is free, and what it holds."""
+
+    cpus: Fraction
+    gpus: Fraction
+    holds: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Replica:
+    application: str
+    cpus: Fraction
+    gpus: Fraction
+    most_per_node: int | None
+    surges: bool
+
+
+def workers(ray_service: Manifest) -> list[Node]:
+    """The fewest of each group."""
+    nodes = []
+    for group in ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"]:
+        (container,) = group["template"]["spec"]["containers"]
+        requests = container["resources"]["requests"]
+        cpus = Fraction(group["rayStartParams"].get("num-cpus", requests["cpu"]))
+        gpus = Fraction(requests.get("nvidia.com/gpu", 0))
+        nodes += [Node(cpus, gpus) for _ in range(group["minReplicas"])]
+    return nodes
+
+
+def replicas(served: dict[str, Any]) -> Iterator[Replica]:
+    """The fewest of each application."""
+    for app in served["applications"]:
+        (deployment,) = app["deployments"]
+        scaling = deployment.get("autoscaling_config")
+        actor = deployment["ray_actor_options"]
+        replica = Replica(
+            app["name"],
+            Fraction(str(actor["num_cpus"])),
+            Fraction(str(actor.get("num_gpus", 0))),
+            deployment.get("max_replicas_per_node"),
+            bool(deployment.get("max_surge_percent")),
+        )
+        for _ in range(scaling["min_replicas"] if scaling else deployment["num_replicas"]):
+            yield replica
+
+
+def place(replica: Replica, nodes: list[Node]) -> None:
+    """On the emptiest of the nodes that have all it asks for, as Ray does: never on two."""
+    fitting = [
+        node
+        for node in nodes
+        if node.cpus >= replica.cpus
+        and node.gpus >= replica.gpus
+        and (
+            replica.most_per_node is None
+            or node.holds.count(replica.application) < replica.most_per_node
+        )
+    ]
+    assert fitting, f"{replica.application} finds no worker: {nodes}"
+    node = max(fitting, key=lambda node: (node.cpus, node.gpus))
+    node.cpus -= replica.cpus
+    node.gpus -= replica.gpus
+    node.holds.append(replica.application)
 
 
 def without_resources(config: dict[str, Any]) -> dict[str, Any]:
-    """What is left when everything is taken away that resources may change."""
+    """What is left when everything is taken away that a cluster has of its own."""
     config = copy.deepcopy(config)
     del config["http_options"]["host"]
     for app in config["applications"]:
@@ -106,8 +206,9 @@ def without_resources(config: dict[str, Any]) -> dict[str, Any]:
             for name in within:
                 settings = settings.get(name) or {}
             settings.pop(key, None)
+        own = {*DEPLOYMENT_KEYS, "max_surge_percent"}
         app["deployments"] = [
-            {key: value for key, value in deployment.items() if key not in DEPLOYMENT_KEYS}
+            {key: value for key, value in deployment.items() if key not in own}
             for deployment in app["deployments"]
         ]
     return config
