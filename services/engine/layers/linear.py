@@ -19,6 +19,13 @@ from torch import Tensor, nn
 __all__ = ["Linear"]
 
 
+# Batches that only decode are computed as they are; of the others, the numbers of rows are rounded
+# up to a multiple.
+_MOST_UNPADDED_ROWS = 32
+_FEW_ROWS, _MOST_BY_FEW = 16, 512  # 16 rows are what the hardware's tiles hold
+_MANY_ROWS = 64
+
+
 class Linear(nn.Module):
     """y = x Wᵀ + b, with weight [out_features, in_features] and bias [out_features] or None.
 
@@ -43,15 +50,31 @@ class Linear(nn.Module):
         if self._packed is None:
             out = F.linear(x, self.weight, self.bias)
             return out if residual is None else residual + out
+        num_rows = x.shape[0]
+        x = _with_padding(x)
         if residual is None:
             out = torch.ops.mkldnn._linear_pointwise.default(
                 x, self._packed, self.bias, "none", [], ""
             )
         else:  # added before the sum is rounded to the dtype
             out = torch.ops.mkldnn._linear_pointwise.binary(
-                x, residual, self._packed, self.bias, "add"
+                x, _with_padding(residual), self._packed, self.bias, "add"
             )
-        return out
+        return out[:num_rows]
+
+
+def _with_padding(x: Tensor) -> Tensor:
+    """[T, width] -> [at least T, width]: rows of zeros up to one of few numbers of rows.
+
+    oneDNN compiles kernels for each number of rows that it meets, which takes longer than to use
+    them, and keeps about half a megabyte of each.
+    """
+    num_rows = x.shape[0]
+    if num_rows <= _MOST_UNPADDED_ROWS:
+        return x
+    multiple = _FEW_ROWS if num_rows <= _MOST_BY_FEW else _MANY_ROWS
+    padding = -num_rows % multiple
+    return F.pad(x, (0, 0, 0, padding)) if padding else x
 
 
 def _pack(weight: Tensor) -> Tensor | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from services.engine.layers.linear import Linear
+from services.engine.layers.linear import Linear, _with_padding
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
@@ -44,3 +44,22 @@ def test_a_rows_result_does_not_depend_on_the_rows_around_it(dtype: torch.dtype)
             assert torch.equal(layer(x[-num_rows:]), whole[-num_rows:])
     else:
         pytest.skip("this CPU has no packed product for the dtype")
+
+
+@dtypes
+@pytest.mark.parametrize("num_rows", [1, 33, 48, 513])
+def test_a_residual_is_added_row_by_row(dtype: torch.dtype, num_rows: int) -> None:
+    layer, _, _ = random_layer(dtype, bias=True)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(num_rows, 320, generator=generator).to(dtype)
+    residual = torch.randn(num_rows, 192, generator=generator).to(dtype)
+    got = layer(x, residual)
+    rtol, atol = (1e-5, 1e-5) if dtype is torch.float32 else (2**-6, 2**-6)
+    torch.testing.assert_close(got, layer(x) + residual, rtol=rtol, atol=atol)
+
+
+def test_kernels_are_compiled_for_few_numbers_of_rows() -> None:
+    narrow = torch.zeros(2048, 1)
+    compiled = {_with_padding(narrow[:num_rows]).shape[0] for num_rows in range(1, 2049)}
+    assert len(compiled) <= 96
+    assert all(_with_padding(narrow[:num_rows]).shape[0] >= num_rows for num_rows in (1, 31, 700))
