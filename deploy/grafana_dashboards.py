@@ -48,10 +48,11 @@ class _Declared(BaseModel):
 
 
 class Quantiles(_Declared):
-    """The median and the 99th percentile of a histogram, by labels."""
+    """The median and the 99th percentile of a histogram, by labels. `legend`: of a series."""
 
     histogram: str
     by: tuple[str, ...] = ("application",)
+    legend: str = ""
     where: str = 'application=~"$application"'
 
 
@@ -93,7 +94,8 @@ class Panel(_Declared):
     def asked(self) -> tuple[Query, ...]:
         """What it asks Prometheus."""
         if self.quantiles is not None:
-            return tuple(_quantile(self.quantiles, share) for share in _SHOWN_QUANTILES)
+            counts = self.unit == "short"
+            return tuple(_quantile(self.quantiles, share, counts) for share in _SHOWN_QUANTILES)
         return tuple(Query(legend=legend, expr=expr) for legend, expr in self.queries.items())
 
 
@@ -157,13 +159,13 @@ def layout(dashboard: Dashboard) -> Iterator[tuple[Row | Panel, Place]]:
         y = below
 
 
-def _quantile(of: Quantiles, share: float) -> Query:
+def _quantile(of: Quantiles, share: float, counts: bool) -> Query:
+    """Of things that are counted a whole number: between two bounds Prometheus can only guess."""
     by = ", ".join((*of.by, "le"))
     selector = f"{of.histogram}_bucket{{{of.where}}}"
-    return Query(
-        legend=" ".join((f"p{share * 100:g}", *(f"{{{{{label}}}}}" for label in of.by))),
-        expr=f"histogram_quantile({share}, sum by ({by}) (rate({selector}[$__rate_interval])))",
-    )
+    expr = f"histogram_quantile({share}, sum by ({by}) (rate({selector}[$__rate_interval])))"
+    legend = of.legend or " ".join(f"{{{{{label}}}}}" for label in of.by)
+    return Query(legend=f"p{share * 100:g} {legend}", expr=f"ceil({expr})" if counts else expr)
 
 
 def _document(dashboard: Dashboard) -> dict[str, Any]:
@@ -213,7 +215,7 @@ def _told(item: Row | Panel) -> dict[str, Any]:
 def _panel(panel: Panel) -> dict[str, Any]:
     defaults: dict[str, Any] = {"unit": panel.unit, "min": 0}
     if panel.kind == "timeseries":
-        defaults["custom"] = {"fillOpacity": 8, "showPoints": "never"}
+        defaults["custom"] = {"showPoints": "auto"}
     return {
         "type": panel.kind,
         "title": panel.title,

@@ -154,7 +154,8 @@ class _Page:
         area = self._area(inner, _CARD)
         for number, line in enumerate(lines):
             _draw_line(area, line, window, _colour(number))
-        area.set(xlim=(window.start, window.end), ylim=(0, max(values)))
+        edge = 0.02 * max(values)  # so that lines at zero and at the top are seen whole
+        area.set(xlim=(window.start, window.end), ylim=(-edge, max(values) + edge))
         moments = clock_ticks(window.start, window.end, count=max(2, int(inner.w // 80)))
         area.set_xticks(list(moments), list(moments.values()))
         area.set_yticks(list(values), list(values.values()))
@@ -194,7 +195,6 @@ def _draw_line(area: Axes, line: Line, window: Window, colour: str) -> None:
     """Broken where there is nothing; a value between two gaps is a dot."""
     moments = list(window.moments)
     area.plot(moments, line.values, color=colour, linewidth=1.2, linestyle=_style(line))
-    area.fill_between(moments, line.values, color=colour, alpha=0.06, linewidth=0)
     padded = (math.nan, *line.values, math.nan)
     alone = [
         (at, value)

@@ -59,7 +59,7 @@ def lines_of(query: Query, found: Sequence[dict[str, Any]], window: Window) -> l
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     console = Console()
-    chosen = [each for each in dashboards() if each.name in (options.names or _names())]
+    chosen = [each for each in dashboards() if each.name in options.names]
     looked_at = window(options.until, options.minutes)
     options.output.mkdir(parents=True, exist_ok=True)
     empty = []
@@ -109,16 +109,14 @@ def _ask(http: httpx.Client, query: Query, window: Window) -> list[dict[str, Any
     return result
 
 
-def _names() -> list[str]:
-    return [each.name for each in dashboards()]
-
-
 def _parser() -> argparse.ArgumentParser:
-    told = f"which: {', '.join(_names())}; default: all"
+    names = [each.name for each in dashboards()]
     parser = argparse.ArgumentParser(
         prog="python -m deploy.grafana_pictures", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("names", nargs="*", choices=_names(), metavar="NAME", help=told)
+    parser.add_argument(
+        "names", nargs="*", type=_name, default=names, metavar="NAME", help="default: all"
+    )
     parser.add_argument(
         "--prometheus", default=f"http://{HOST}:{DEFAULT_PORT}", help="default %(default)s"
     )
@@ -128,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder; default %(default)s")
     return parser
+
+
+def _name(text: str) -> str:
+    names = [each.name for each in dashboards()]
+    if text not in names:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(names)}, got {text}")
+    return text
 
 
 def _minutes(text: str) -> float:

@@ -35,8 +35,10 @@ def formatted(value: float, unit: str) -> str:
 
 def value_ticks(most: float, unit: str, count: int) -> dict[float, str]:
     """From zero to `most` or just above: about `count` round numbers of one scale."""
-    size, word = _scale(most, unit)
-    ticks = MaxNLocator(count, steps=_NICE_STEPS).tick_values(0.0, most / size)
+    size, _ = _scale(most, unit)
+    locator = MaxNLocator(count, steps=_NICE_STEPS)
+    size, word = _scale(size * float(locator.tick_values(0.0, most / size)[-1]), unit)
+    ticks = locator.tick_values(0.0, most / size)
     return {float(tick) * size: f"{tick:g}{word}" for tick in ticks}
 
 

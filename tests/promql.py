@@ -24,8 +24,8 @@ FOREIGN: Mapping[str, frozenset[str]] = {
     "ray_serve_deployment_replica_healthy": frozenset({"application", "deployment", "replica"}),
 }
 _WORDS = frozenset({
-    "and", "avg_over_time", "by", "count", "histogram_quantile", "max", "min", "on", "or", "rate",
-    "scalar", "sum", "vector",
+    "and", "avg_over_time", "by", "ceil", "count", "histogram_quantile", "max", "max_over_time",
+    "min", "on", "or", "rate", "scalar", "sum", "vector",
 })  # fmt: skip
 _MATCHERS = re.compile(r"([A-Za-z_:][\w:]*)\{([^}]*)\}")
 _GROUPING = re.compile(r"\b(?:by|on)\s*\(([^)]*)\)")

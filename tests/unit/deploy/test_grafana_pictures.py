@@ -107,6 +107,11 @@ def test_prometheus_that_is_not_there_is_an_error(
     assert "no Prometheus answers" in capsys.readouterr().out
 
 
+def test_all_are_drawn_where_none_is_named(fake: FakePrometheus, tmp_path: Path) -> None:
+    assert main(["--prometheus", fake.url, "--output", str(tmp_path)]) == 0
+    assert {path.stem for path in tmp_path.glob("*.png")} == {each.name for each in dashboards()}
+
+
 @pytest.mark.parametrize("wrong", [["nothing"], ["--minutes", "0"], ["--until", "today"]])
 def test_wrong_option_is_refused(wrong: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

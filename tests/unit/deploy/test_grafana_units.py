@@ -43,6 +43,7 @@ def test_every_unit_of_the_dashboards_is_known() -> None:
     ("most", "unit", "written"),
     [
         (0.8, "s", ["0 ms", "200 ms", "400 ms", "600 ms", "800 ms"]),
+        (0.99, "s", ["0 s", "0.25 s", "0.5 s", "0.75 s", "1 s"]),
         (1.0, "percentunit", ["0%", "25%", "50%", "75%", "100%"]),
         (3.5 * 2**20, "bytes", ["0 MiB", "1 MiB", "2 MiB", "3 MiB", "4 MiB"]),
     ],
