@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import HttpApi
-
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+from tests.tools import tool
 
 
 def curl(http_api: HttpApi, path: str, body: Any = None, *options: str) -> tuple[int, str]:
     """Status and body of one request. A body that is not text is sent as JSON."""
-    command = ["curl", "--silent", "--show-error", "--no-buffer", "--noproxy", "*"]
+    command = [tool("curl"), "--silent", "--show-error", "--no-buffer", "--noproxy", "*"]
     command += ["--max-time", "60", "--write-out", "\n%{http_code}", *options]
     data = None
     if body is not None:

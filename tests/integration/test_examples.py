@@ -16,6 +16,7 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.fakes.generation_server import generation_server_in_thread
 from tests.integration.conftest import RetrievalApi
+from tests.tools import tool
 
 EXAMPLES = REPOSITORY / "clients" / "examples"
 CAPTAIN = "Camamir Dorland"  # whom the demo model finds in the passages; the toy reads nothing
@@ -90,8 +91,8 @@ def test_frameworks_find_the_passage_and_have_it_read(
     assert not http.real or CAPTAIN in after("answer: ", printed)
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_chats_streams_embeds_and_asks(http: Over, tmp_path: Path) -> None:
+    tool("curl")
     printed = run("curl.sh", http.environment, tmp_path)
     titled = printed.split("# ")[1:]
     models, whole, pieces, vectors, collection, answer = (
@@ -128,8 +129,7 @@ def path_with_grpcurl(tmp_path: Path) -> str:
     """The real one where it is installed, and otherwise what stands for it."""
     path = os.environ["PATH"]
     if shutil.which("grpcurl") is None:
-        if shutil.which("npx") is None:
-            pytest.skip("neither grpcurl nor npx is installed")
+        tool("npx")
         stand_in = tmp_path / "grpcurl"
         stand_in.write_text(
             f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" '

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from deploy.metrics_catalogue import Instrument, catalogue
 from tests.conftest import REPOSITORY, Platform
 from tests.integration.every_service import use_every_service
 from tests.promql import rules, without_threshold
+from tests.tools import tool
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -64,8 +64,7 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def prometheus(platform: Platform) -> Iterator[Prometheus]:
     """Started by the command that users run."""
-    if shutil.which("prometheus") is None:
-        pytest.skip("prometheus is not installed: apt-get install prometheus")
+    tool("prometheus")
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy.monitor", f"--data-dir={platform.data_dir}", "--port=0"],
         cwd=REPOSITORY,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import orrery
 from orrery.channels import channel_options
 from tests.fakes.generation_server import generation_server_in_thread
+from tests.tools import tool
 from tests.unit.client.both_clients import AnyClient, AsyncFace, SyncFace
 from tests.unit.client.conftest import MakeClient
 from tests.unit.client.scripted import ScriptedServer, scripted_server, tokens
@@ -86,13 +86,12 @@ async def test_async_client_in_use_by_another_loop_says_so(server: ScriptedServe
 def certificate(folder: Path) -> tuple[bytes, bytes]:
     """A new key and its certificate for `localhost`, signed by itself."""
     key, signed = folder / "key.pem", folder / "certificate.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    command = f"{tool('openssl')} req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
     command += f" -addext subjectAltName=DNS:localhost -keyout {key} -out {signed}"
     subprocess.run(shlex.split(command), check=True, capture_output=True)
     return key.read_bytes(), signed.read_bytes()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 @pytest.mark.parametrize("face", [AsyncFace, SyncFace])
 async def test_credentials_are_those_of_the_connection(
     tmp_path: Path, face: type[AsyncFace | SyncFace]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from importlib import resources
 from typing import Any
 
 import jsonschema
 import kubernetes_validate
-import pytest
 import yaml
 from referencing import Registry, Resource
 
 from deploy.kubernetes import K8S
+from tests.tools import tool
 
 __all__ = ["Manifest", "check", "pod_specs", "render"]
 
@@ -26,13 +25,7 @@ _CUSTOM = {"RayService", "PodMonitor", "PrometheusRule"}
 
 def render(overlay: str) -> list[Manifest]:
     """The documents that `kubectl apply -k` would send."""
-    folder = str(K8S / "overlays" / overlay)
-    if kustomize := shutil.which("kustomize"):
-        command = [kustomize, "build", folder]
-    elif kubectl := shutil.which("kubectl"):
-        command = [kubectl, "kustomize", folder]
-    else:
-        pytest.skip("neither kustomize nor kubectl is installed")
+    command = [tool("kubectl"), "kustomize", str(K8S / "overlays" / overlay)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     return list(yaml.safe_load_all(result.stdout))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import yaml
 from deploy.metrics_catalogue import catalogue
 from deploy.ray_environment import REPOSITORY
 from tests.promql import RULES, Rule, faults, labels_of_series, rules, without_threshold
+from tests.tools import tool
 
 FOLDER = REPOSITORY / "deploy" / "prometheus"
 CONFIGURATIONS = [FOLDER / "local.yml", FOLDER / "compose.yml"]
@@ -19,10 +19,8 @@ CONFIGURATIONS = [FOLDER / "local.yml", FOLDER / "compose.yml"]
 
 def promtool(*arguments: str | Path) -> str:
     """What it prints. Fails with that when it finds something wrong."""
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed: apt-get install prometheus")
-    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    command = [tool("promtool"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
