@@ -14,7 +14,7 @@ from starlette.responses import Response
 from services.gateway.config import GatewayConfig
 from services.gateway.deps import Gateway
 from services.gateway.errors import error_response, refused, validation_refusal
-from services.gateway.middleware import Observe, RequestGuard
+from services.gateway.middleware import Observe, ObserveUsage, RequestGuard
 from services.gateway.routes import (
     chat,
     classification,
@@ -74,19 +74,25 @@ def _unobserved(_route: str, _status: int, _duration_s: float) -> None:
     return None
 
 
+def _usage_unobserved(_queue: str, _share: float) -> None:
+    return None
+
+
 def create_api(
     config: GatewayConfig,
     upstream: Upstream,
     authenticator: Authenticator,
     *,
     observe: Observe = _unobserved,
+    observe_usage: ObserveUsage = _usage_unobserved,
     tracer: Tracer = PASSING,
     sends_request_id: bool = True,
 ) -> FastAPI:
     """The application over an `upstream`, which it closes when it shuts down.
 
-    `observe` is told of every finished request, `tracer` begins their spans. `sends_request_id` is
-    false where the server around the application puts `x-request-id` on answers itself.
+    `observe` is told of every finished request, `observe_usage` how many places are taken, `tracer`
+    begins their spans. `sends_request_id` is false where the server around the application puts
+    `x-request-id` on answers itself.
     """
 
     gateway = Gateway.of(config, upstream)
@@ -111,6 +117,7 @@ def create_api(
         authenticator=authenticator,
         max_requests=config.max_requests,
         observe=observe,
+        observe_usage=observe_usage,
         tracer=tracer,
         sends_request_id=sends_request_id,
     )

@@ -48,6 +48,7 @@ class Gateway:
             upstream,
             self._settings.authenticator(),
             observe=metrics.observe,
+            observe_usage=metrics.usage,
             tracer=self._settings.tracer("gateway"),
             sends_request_id=False,  # Serve gives every request an id and sends it back
         )

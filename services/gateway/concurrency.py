@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["both", "map_bounded"]
+__all__ = ["SharedLook", "both", "map_bounded"]
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -43,6 +44,25 @@ async def both(
         return await asyncio.gather(*tasks)
     finally:
         await _end(tasks)
+
+
+class SharedLook(Generic[ResultT]):
+    """Looks at most once in `ttl_s`, however many ask: they share what it finds, or wait for it."""
+
+    def __init__(self, look: Callable[[], Coroutine[Any, Any, ResultT]], ttl_s: float) -> None:
+        self._look = look
+        self._ttl_s = ttl_s
+        self._looking: asyncio.Task[ResultT] | None = None
+        self._began_s = 0.0
+
+    async def __call__(self) -> ResultT:
+        """What a look found that began less than `ttl_s` ago, or still goes on."""
+        now_s = time.monotonic()
+        looking = self._looking
+        if looking is None or (looking.done() and now_s - self._began_s >= self._ttl_s):
+            looking = self._looking = asyncio.create_task(self._look())
+            self._began_s = now_s
+        return await asyncio.shield(looking)
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -12,12 +13,17 @@ from orrery import methods
 from orrery.v1 import embedding_pb2, generation_pb2, image_pb2
 from services.gateway import consistency, headers
 from services.gateway.catalog import Catalog
+from services.gateway.concurrency import SharedLook
 from services.gateway.config import GatewayConfig
+from services.gateway.readiness import look_at_services
+from services.gateway.schemas.status import Readiness
 from services.gateway.upstream import Caller, Service, Upstream
 
 __all__ = ["CallerDep", "ConsistencyDep", "Gateway", "GatewayDep"]
 
 _MASK_THREADS = 2
+# Whoever asks needs no key, and each look is a call of every service.
+_READINESS_TTL_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Gateway:
     image_catalog: Catalog[image_pb2.GetImageModelResponse]
     retrieval: Service
     rag: Service
+    readiness: SharedLook[Readiness]
     mask_threads: ThreadPoolExecutor
 
     @classmethod
@@ -63,6 +70,7 @@ class Gateway:
             Catalog(config.image_applications, config.catalog_ttl_s, ask_image),
             Service("retrieval", config.retrieval_application, upstream),
             Service("RAG", config.rag_application, upstream),
+            SharedLook(partial(look_at_services, config, upstream), _READINESS_TTL_S),
             ThreadPoolExecutor(_MASK_THREADS, "gateway-mask"),
         )
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -26,13 +26,18 @@ from services.runtime.auth import Authenticator
 from services.runtime.errors import Internal, OrreryError, Overloaded
 from services.runtime.tracing import TRACEPARENT, Span, Tracer
 
-__all__ = ["Observe", "RequestGuard", "note_user"]
+__all__ = ["Observe", "ObserveUsage", "RequestGuard", "note_user"]
 
 # Probes have no keys, and the documentation holds no secrets.
 _OPEN_PATHS = frozenset({"/health", "/ready", "/version", "/docs", "/redoc", "/openapi.json"})
+_ALWAYS_ANSWERED = "/health"
+# Their places are their own: whoever has no key takes none from those who have one.
+_MAX_OPEN_REQUESTS = 64
 
 # Told the route's template, the status and the seconds of every finished request.
 Observe = Callable[[str, int, float], None]
+# Told which places, and the share of them that is taken, from 0 to 1.
+ObserveUsage = Callable[[str, float], None]
 
 _log = logging.getLogger("orrery.gateway")
 
@@ -53,13 +58,14 @@ class RequestGuard:
         authenticator: Authenticator,
         max_requests: int,
         observe: Observe,
+        observe_usage: ObserveUsage,
         tracer: Tracer,
         sends_request_id: bool,
     ) -> None:
         self._app = app
         self._authenticator = authenticator
-        self._max_requests = max_requests
-        self._num_requests = 0  # that have a place
+        self._places = _Places(max_requests, "requests", observe_usage)
+        self._open_places = _Places(_MAX_OPEN_REQUESTS, "open_requests", observe_usage)
         self._observe = observe
         self._tracer = tracer
         self._sends_request_id = sends_request_id
@@ -91,26 +97,44 @@ class RequestGuard:
         exchange.request_id = headers.request_id(request_headers) or exchange.request_id
         scope["state"]["request_id"] = exchange.request_id
         if scope["path"] in _OPEN_PATHS:
-            yield
+            taken = (
+                self._open_places.taken() if scope["path"] != _ALWAYS_ANSWERED else nullcontext()
+            )
+            with taken:
+                yield
             return
         exchange.begin_span(self._tracer, request_headers.get(TRACEPARENT))
         self._authenticator.check(request_headers.get(headers.AUTHORIZATION))
-        with self._place():
+        with self._places.taken():
             yield
 
+
+class _Places:
+    """For so many requests at a time. Without them, what waits for the services waits here."""
+
+    def __init__(self, num_places: int, name: str, observe: ObserveUsage) -> None:
+        self._num_places = num_places
+        self._num_taken = 0
+        self._name = name
+        self._observe = observe
+
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of `max_requests`. Without the limit, what waits for the services waits here."""
-        if self._num_requests >= self._max_requests:
+    def taken(self) -> Iterator[None]:
+        """Around a request. Raises `Overloaded` where no place is left for it."""
+        if self._num_taken >= self._num_places:
             raise Overloaded(
-                f"the gateway has {self._max_requests} requests under way, as many as it may",
+                f"the gateway has {self._num_places} requests under way, as many as it may",
                 retry_after_s=1.0,
             )
-        self._num_requests += 1
+        self._change(1)
         try:
             yield
         finally:
-            self._num_requests -= 1
+            self._change(-1)
+
+    def _change(self, difference: int) -> None:
+        self._num_taken += difference
+        self._observe(self._name, self._num_taken / self._num_places)
 
 
 @dataclass(slots=True)

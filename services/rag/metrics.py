@@ -28,6 +28,8 @@ class RagMetrics:
         self._citations = registry.counter("rag_citations_total", "Citations given.")
         self._running = registry.gauge("rag_num_running", "Questions being answered.")
         self._running.set(0)
+        self._queue_usage = common_metrics.queue_usage(registry)
+        self.usage(0.0)
         self._redis_available = common_metrics.redis_available(registry)
 
     def stage(self, name: str, duration_s: float) -> None:
@@ -52,6 +54,10 @@ class RagMetrics:
     def running(self, count: int) -> None:
         """So many questions are being answered now."""
         self._running.set(count)
+
+    def usage(self, share: float) -> None:
+        """So much of the places for questions is taken."""
+        self._queue_usage.set(share, queue="questions")
 
 
 def _abstained(why: Abstention) -> str:

@@ -63,7 +63,7 @@ class Pipeline:
         self._services = services
         self._conversations = conversations
         self._metrics = metrics
-        self.running = Running(config.limits.max_running, metrics.running)
+        self.running = Running(config.limits.max_running, metrics.running, metrics.usage)
 
     async def ask(
         self, question: Question, caller: Caller, arrival_s: float, *, explain: bool = False

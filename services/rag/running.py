@@ -14,11 +14,21 @@ _RETRY_AFTER_S = 1.0
 
 
 class Running:
-    """Counts on one event loop. `observe` is told how many questions there are at each change."""
+    """Counts on one event loop.
 
-    def __init__(self, max_running: int, observe: Callable[[int], None]) -> None:
+    `observe` is told at each change how many questions are being answered, `observe_usage` which
+    share of the places for them is taken.
+    """
+
+    def __init__(
+        self,
+        max_running: int,
+        observe: Callable[[int], None],
+        observe_usage: Callable[[float], None],
+    ) -> None:
         self._max_running = max_running
         self._observe = observe
+        self._observe_usage = observe_usage
         self._num_admitted = 0
         self._num_running = 0
         self._num_done = 0
@@ -47,11 +57,11 @@ class Running:
                 "are at a time",
                 retry_after_s=_RETRY_AFTER_S,
             )
-        self._num_admitted += count
+        self._admit(count)
         try:
             yield
         finally:
-            self._num_admitted -= count
+            self._admit(-count)
 
     @contextmanager
     def question(self) -> Iterator[None]:
@@ -71,6 +81,10 @@ class Running:
             yield
         finally:
             self._by_stage[name] -= 1
+
+    def _admit(self, difference: int) -> None:
+        self._num_admitted += difference
+        self._observe_usage(self._num_admitted / self._max_running)
 
     def _change(self, difference: int) -> None:
         self._num_running += difference

@@ -9,11 +9,9 @@ from importlib.metadata import version
 from fastapi import APIRouter, Response
 
 from orrery.v1 import generation_pb2 as pb
-from services.gateway.deps import CallerDep, Gateway, GatewayDep
-from services.gateway.schemas.status import Health, Readiness, ServiceReadiness, Version
-from services.gateway.upstream import Caller
-from services.runtime.errors import DeadlineExceeded, OrreryError, kind_of
-from services.runtime.peer import check_ready
+from services.gateway.deps import CallerDep, GatewayDep
+from services.gateway.schemas.status import Health, Readiness, Version
+from services.runtime.errors import DeadlineExceeded
 
 __all__ = ["router"]
 
@@ -28,30 +26,18 @@ async def health() -> Health:
 
 @router.get("/ready", responses={503: {"model": Readiness, "description": "A service is not."}})
 async def ready(response: Response, gateway: GatewayDep, caller: CallerDep) -> Readiness:
-    """Whether every service behind the gateway serves, each by name."""
-    names = gateway.config.all_applications
-    found = await asyncio.gather(*(_ask(gateway, name, caller) for name in names))
-    all_ready = all(service.status == "ready" for service in found)
-    if not all_ready:
+    """Whether every service behind the gateway serves, each by name; as of the last second."""
+    try:
+        async with asyncio.timeout(caller.left_s()):
+            found = await gateway.readiness()
+    except TimeoutError:
+        raise DeadlineExceeded("the services had not answered when the deadline passed") from None
+    if found.status != "ready":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(
-        status="ready" if all_ready else "not_ready", services=dict(zip(names, found, strict=True))
-    )
+    return found
 
 
 @router.get("/version")
 async def show_version() -> Version:
     """Which release this is."""
     return Version(version=version("orrery"), contract=pb.DESCRIPTOR.package)
-
-
-async def _ask(gateway: Gateway, application: str, caller: Caller) -> ServiceReadiness:
-    limit_s = gateway.config.ready_timeout_s
-    try:
-        await check_ready(gateway.upstream, application, caller.within_s(limit_s))
-    except DeadlineExceeded:
-        return ServiceReadiness(status="not_ready", reason=f"no answer within {limit_s:g} s")
-    except OrreryError as error:
-        reason = f"{kind_of(error).reason}: {error.message}"
-        return ServiceReadiness(status="not_ready", reason=reason)
-    return ServiceReadiness(status="ready")

@@ -129,3 +129,28 @@ async def test_requests_are_counted_by_route_template(open_gateway: OpenGateway)
     assert count("/health", "200") == 2
     assert count("/v1/models/{model_id:path}", "500") == 2
     assert count("unmatched", "404") == 1
+
+
+async def test_taken_places_are_told_as_their_share() -> None:
+    registry = PrometheusRegistry({"service": "gateway"})
+    metrics = HttpMetrics(registry)
+    told: list[tuple[str, float]] = []
+
+    def usage(queue: str, share: float) -> None:
+        told.append((queue, share))
+        metrics.usage(queue, share)
+
+    def share(queue: str) -> float | None:
+        labels = {"service": "gateway", "queue": queue}
+        return registry.collector.get_sample_value("orrery_queue_usage_perc", labels)
+
+    assert (share("requests"), share("open_requests")) == (0, 0)
+    config = GatewayConfig(applications=("toy",), max_requests=4)
+    api = create_api(config, BrokenUpstream(), Authenticator(), observe_usage=usage)
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        for url in ("/health", "/v1/models/a", "/version"):
+            await client.get(url)
+    taken = [("requests", 0.25), ("requests", 0), ("open_requests", 1 / 64), ("open_requests", 0)]
+    assert told == taken
+    assert (share("requests"), share("open_requests")) == (0, 0)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2
 from openai.types import Model
 
+from services.gateway.config import GatewayConfig
 from services.gateway.schemas.chat import ChatCompletionRequest
 from tests.fakes.generation_server import generation_server
 from tests.fakes.toy_backend import BOS, ToyBackend
-from tests.unit.gateway.conftest import OpenGateway
+from tests.unit.gateway.conftest import OpenGateway, OpenScripted
+from tests.unit.gateway.scripted_upstream import ScriptedUpstream
 
 
 async def test_models_are_those_that_the_services_serve(gateway: httpx.AsyncClient) -> None:
@@ -104,9 +108,52 @@ async def test_ready_is_503_when_a_service_has_stopped(open_gateway: OpenGateway
         assert (await client.get("/health")).status_code == 200
 
 
+async def test_many_who_ask_whether_all_is_ready_share_one_look(
+    open_scripted: OpenScripted,
+) -> None:
+    answering = asyncio.Event()
+
+    async def check(_: object) -> health_pb2.HealthCheckResponse:
+        await answering.wait()
+        return health_pb2.HealthCheckResponse()
+
+    upstream = ScriptedUpstream({"Check": check})
+    config = GatewayConfig(applications=("llama", "gpt"))
+    async with open_scripted(upstream, config) as client, asyncio.TaskGroup() as group:
+        asking = [group.create_task(client.get("/ready")) for _ in range(10)]
+        impatient = await client.get("/ready", headers={"x-timeout-ms": "10"})
+        assert impatient.status_code == 504
+        answering.set()
+        assert {(await each).status_code for each in asking} == {200}
+        assert (await client.get("/ready")).status_code == 200
+    asked = [application for application, *_ in upstream.asked]
+    assert {name: asked.count(name) for name in asked} == dict.fromkeys(config.all_applications, 1)
+
+
+async def test_open_paths_have_places_of_their_own_and_health_needs_none(
+    open_scripted: OpenScripted,
+) -> None:
+    answering = asyncio.Event()
+
+    async def check(_: object) -> health_pb2.HealthCheckResponse:
+        await answering.wait()
+        return health_pb2.HealthCheckResponse()
+
+    upstream = ScriptedUpstream({"Check": check})
+    config = GatewayConfig(max_requests=1)
+    async with open_scripted(upstream, config) as client, asyncio.TaskGroup() as group:
+        asking = [group.create_task(client.get("/ready")) for _ in range(65)]
+        (refused,), _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        assert refused.result().status_code == 429
+        assert (await client.get("/version")).status_code == 429
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/nowhere")).status_code == 404
+        answering.set()
+    assert sorted(each.result().status_code for each in asking) == [200] * 64 + [429]
+
+
 async def test_nobody_behind_the_gateway_is_503_and_not_404() -> None:
     from services.gateway.api import create_api
-    from services.gateway.config import GatewayConfig
     from services.runtime.auth import Authenticator
     from services.runtime.peer import Peer
 

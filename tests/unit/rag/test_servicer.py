@@ -308,6 +308,7 @@ async def test_metrics_count_outcomes_stages_and_citations() -> None:
         assert read("orrery_rag_questions_total", {**labels, "outcome": "failed_internal"}) == 0
         assert read("orrery_rag_citations_total", labels) == 1
         assert read("orrery_rag_num_running", labels) == 0
+        assert read("orrery_queue_usage_perc", {**labels, "queue": "questions"}) == 0
         assert read("orrery_redis_available", labels) is None  # there is none that could be away
         assert read("orrery_rag_stage_seconds_count", {**labels, "stage": "generate"}) == 1
 

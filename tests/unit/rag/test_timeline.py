@@ -22,7 +22,7 @@ def timeline(total_s: float, running: Running, **shares: float) -> Timeline:
 
 
 def unlimited() -> Running:
-    return Running(10, lambda _: None)
+    return Running(10, lambda _: None, lambda _: None)
 
 
 async def test_stage_beyond_its_cutoff_is_cancelled_and_named() -> None:
@@ -94,12 +94,14 @@ async def test_inner_stages_stand_below_theirs() -> None:
 
 def test_running_counts_questions_and_stages_and_refuses_too_many() -> None:
     seen: list[int] = []
-    running = Running(1, seen.append)
+    usage: list[float] = []
+    running = Running(2, seen.append, usage.append)
     with running.admitted(), running.question(), running.stage("embed"):
         assert (running.num_running, running.by_stage) == (1, {"embed": 1})
-        with pytest.raises(Overloaded) as caught, running.admitted():
+        with pytest.raises(Overloaded) as caught, running.admitted(2):
             pass
         assert caught.value.retry_after_s
-    with running.admitted():
+    with running.admitted(2):
         pass
     assert (running.num_running, running.by_stage, seen) == (0, {}, [1, 0])
+    assert usage == [0.5, 0, 1, 0]
