@@ -12,6 +12,7 @@ from tests.fakes.gateway_server import gateway_server
 from tests.fakes.generation_server import MODEL_NAME
 from tests.fakes.retrieval_gateway import retrieval_gateway
 from tests.fakes.toy_backend import ToyBackend, ToySettings
+from tests.integration.two_replicas import TwoReplicas, started
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,3 +94,10 @@ def retrieval_api(
         folder = tmp_path_factory.mktemp("retrieval")
         with retrieval_gateway(folder, model=True) as gateway:
             yield RetrievalApi(gateway.url, "embedding", MODEL_NAME)
+
+
+@pytest.fixture(scope="session")
+def two_replicas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoReplicas]:
+    """A platform of its own, with two replicas; the last test of it has ended it."""
+    with started(tmp_path_factory.mktemp("two-replicas")) as running:
+        yield running
