@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from deploy.kubernetes import K8S, OVERLAYS
+from deploy.ray_environment import REPOSITORY
 from deploy.redis_server import RedisFolder, Supervisor
 from tests.unit.deploy.manifests import Manifest, check, pod_specs, render
 
@@ -125,7 +126,7 @@ def test_no_container_is_root_or_writes_to_its_image(documents: list[Manifest]) 
 
 def test_ray_may_write_where_it_does(documents: list[Manifest]) -> None:
     for name, pod in pod_specs(documents).items():
-        if name == "redis":
+        if name.endswith("redis"):
             continue
         volumes = {volume["name"]: volume for volume in pod["volumes"]}
         mounts = {one["mountPath"]: one["name"] for one in pod["containers"][0]["volumeMounts"]}
@@ -245,7 +246,48 @@ def test_gpu_workers_wait_for_nodes_with_gpus() -> None:
 def test_redis_keeps_data_as_the_embedded_one_does(tmp_path: Any) -> None:
     """But for where it is, how large it may get, and its password."""
     embedded = Supervisor(RedisFolder(tmp_path), "always", 1, 0)._configuration(1)
-    assert settings((K8S / "base/redis.conf").read_text()) == settings(embedded)
+    assert settings((K8S / "base/redis/redis.conf").read_text()) == settings(embedded)
+
+
+def test_nothing_that_ray_knows_makes_room_for_documents(documents: list[Manifest]) -> None:
+    """Its control store ends when a write is refused: it has a Redis of its own."""
+    own = settings((K8S / "base/ray-redis/redis.conf").read_text())
+    store = settings((K8S / "base/redis/redis.conf").read_text())
+    assert own == {**store, "maxmemory-policy": "noeviction"}
+    cluster = only(documents, "RayService")["spec"]["rayClusterConfig"]
+    options = cluster["gcsFaultToleranceOptions"]
+    (container,) = pod_specs(documents)["ray-redis"]["containers"]
+    assert options["redisAddress"] == "redis://ray-redis:6379"
+    assert options["redisPassword"]["valueFrom"] == container["env"][0]["valueFrom"]
+    (worker,) = pod_specs(documents)["worker cpu"]["containers"]
+    urls = [one["value"] for one in worker["env"] if one["name"] == "REDIS_URL"]
+    assert [url.rpartition("@")[2] for url in urls] == ["redis:6379/0"]
+
+
+@pytest.mark.parametrize("name", ["redis", "ray-redis"])
+def test_redis_may_copy_all_that_it_holds(name: str, documents: list[Manifest]) -> None:
+    """As it does while it rewrites its file and everything in it changes."""
+    (container,) = pod_specs(documents)[name]["containers"]
+    limit = container["resources"]["limits"]["memory"]
+    text = (K8S / "base" / name / "redis.conf").read_text()
+    assert megabytes(limit) >= 2 * megabytes(maxmemory(text))
+
+
+def test_redis_in_compose_may_copy_all_that_it_holds() -> None:
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+    text = (K8S / "base/redis/redis.conf").read_text()
+    assert megabytes(compose["services"]["redis"]["mem_limit"]) >= 2 * megabytes(maxmemory(text))
+
+
+def maxmemory(text: str) -> str:
+    (line,) = (line for line in text.splitlines() if line.startswith("maxmemory "))
+    return line.split()[1]
+
+
+def megabytes(size: str) -> int:
+    """Of `3gb`, `512Mi`, `6g`."""
+    number = size.rstrip("GMgmibB")
+    return int(number) * (1024 if size[len(number)].lower() == "g" else 1)
 
 
 def settings(text: str) -> dict[str, str]:
