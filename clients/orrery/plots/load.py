@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ _COLOURS = {OK: "tab:blue", REFUSED: "tab:orange", "failed": "tab:red"}
 _MS = 1e3
 _COLUMN_INCHES, _LEAST_WIDTH_INCHES, _HEIGHT_INCHES = 4.6, 8.0, 9.0
 _DPI = 100
+_MAX_BARS = 60
 _SHARES = (0.5, 0.9, 0.99)  # lines to read percentiles from
 
 
@@ -55,17 +57,16 @@ def plot_load(runs: Mapping[str, Sequence[Outcome]], path: Path) -> None:
 
 
 def _draw_arrivals(axes: Axes, outcomes: Sequence[Outcome]) -> None:
-    """Requests of each second, stacked by what became of them."""
-    from matplotlib.ticker import MaxNLocator
-
+    """Requests a second, stacked by what became of them. Bars of a long run are of many seconds."""
     length = int(max((o.planned_s for o in outcomes), default=0.0)) + 1
-    below = [0] * length
+    width = math.ceil(length / _MAX_BARS)
+    starts = range(0, length, width)
+    below = [0.0] * len(starts)
     for status, colour in _COLOURS.items():
-        counts = Counter(int(o.planned_s) for o in outcomes if _class(o) == status)
-        heights = [counts[second] for second in range(length)]
-        axes.bar(range(length), heights, 1.0, below, align="edge", color=colour)
+        counts = Counter(int(o.planned_s) // width for o in outcomes if _class(o) == status)
+        heights = [counts[start // width] / width for start in starts]
+        axes.bar(starts, heights, width, below, align="edge", color=colour)
         below = [a + b for a, b in zip(below, heights, strict=True)]
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     _polish(axes, "planned arrival, s")
 
 
