@@ -213,6 +213,17 @@ class AsyncClient:
         options = CallOptions(None, timeout_s, request_id)
         return await self._connection.run(self._calls.applications(options))
 
+    async def check_ready(
+        self,
+        application: str,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Returns where an application serves as it should; see `Client.check_ready`."""
+        options = CallOptions(None, timeout_s, request_id)
+        await self._connection.run(self._calls.check_ready(application, options))
+
     async def models(
         self, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> tuple[ModelInfo, ...]:

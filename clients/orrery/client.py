@@ -256,6 +256,21 @@ class Client:
         options = CallOptions(None, timeout_s, request_id)
         return self._connection.run(self._calls.applications(options))
 
+    def check_ready(
+        self,
+        application: str,
+        *,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Returns where an application, of any kind, serves as it should.
+
+        Raises:
+            UnavailableError: It does not; the message says why.
+        """
+        options = CallOptions(None, timeout_s, request_id)
+        self._connection.run(self._calls.check_ready(application, options))
+
     def models(
         self, *, timeout_s: float | None = None, request_id: str | None = None
     ) -> tuple[ModelInfo, ...]:

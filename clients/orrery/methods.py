@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
+from google.protobuf.wrappers_pb2 import StringValue
 
 from orrery.v1 import (
     embedding_pb2,
@@ -29,6 +31,7 @@ __all__ = [
     "ASK",
     "ASK_BATCH",
     "ATTACH_FILE",
+    "CHECK_HEALTH",
     "CLASSIFY",
     "COMPUTE_EXPERTS",
     "CREATE_COLLECTION",
@@ -73,6 +76,7 @@ __all__ = [
     "LIST_DOCUMENTS",
     "LIST_FILES",
     "LOAD_EXPERTS",
+    "READINESS",
     "REBALANCE",
     "REBUILD",
     "RERANK",
@@ -332,3 +336,8 @@ GET_SHARD = _method(
 LIST_APPLICATIONS: Method[FieldMask, FieldMask] = Method(
     "/ray.serve.RayServeAPIService/ListApplications", FieldMask.FromString
 )
+
+# Of `grpc.health.v1`. Its request is one `string` with number 1, on the wire the same as
+# StringValue; what it answers is not read, as under READINESS it fails unless the service serves.
+CHECK_HEALTH: Method[StringValue, Empty] = Method("/grpc.health.v1.Health/Check", Empty.FromString)
+READINESS = "orrery.readiness"

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from orrery.calls.common import CallOptions, StreamOpening, begin, then
+from google.protobuf.wrappers_pb2 import StringValue
+
+from orrery.calls.common import CallOptions, StreamOpening, begin, call, then
 from orrery.errors import ModelNotFoundError
 from orrery.methods import (
+    CHECK_HEALTH,
     DETOKENIZE,
     GENERATE,
     GENERATE_BATCH,
     GET_LOAD,
     GET_MODEL,
+    READINESS,
     SCORE,
     TOKENIZE,
     Method,
@@ -126,6 +130,12 @@ class GenerationCalls:
     def applications(self, options: CallOptions) -> Steps[tuple[Application, ...]]:
         """Every application, with the model it serves or the error it answered."""
         return self._router.applications(begin(self._settings, options))
+
+    def check_ready(self, application: str, options: CallOptions) -> Steps[None]:
+        """Whether an application of any kind serves."""
+        request = StringValue(value=READINESS)
+        settings = self._settings
+        return call(settings, application, CHECK_HEALTH, request, lambda _: None, options)
 
     def _unary(
         self,

@@ -134,10 +134,6 @@ def _together(heard: list[_Heard]) -> Activity:
     )
 
 
-def _summed(rates: list[Mapping[str, float]]) -> Mapping[str, float]:
-    return {name: sum(each[name] for each in rates) for name in rates[0]}
-
-
 def _used_of(load: AnyLoad) -> tuple[int, int]:
     """What is in use of what, and how much there is; 0 of 0 where nothing is limited so."""
     match load:

@@ -25,7 +25,6 @@ from orrery.results import (
 )
 
 __all__ = [
-    "NOT_READY",
     "OTHER",
     "READY",
     "AnyLoad",
@@ -37,7 +36,6 @@ __all__ = [
 ]
 
 READY = "ready"
-NOT_READY = "NOT_READY"
 UNREACHABLE = "UNREACHABLE"
 OTHER = "-"  # it has none of our gRPC services; its own service says how it is
 
@@ -82,9 +80,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ServiceLoad:
-    """How a service is, and the load of one of its replicas; of a router, its experts' too."""
+    """How a service is, and the load of one of its replicas; of a router, its experts' too.
+
+    `reason` is why one that answers is not ready, in its own words.
+    """
 
     state: str
+    reason: str | None = None
     load: AnyLoad | None = None
     experts: ExpertLoad | None = None
 
@@ -161,7 +163,7 @@ def _rag(client: Client, name: str) -> Service:
 def ask_loads(client: Client, services: Sequence[Service]) -> list[ServiceLoad]:
     """What each of the services is doing, in their order. All are asked at once."""
     with ThreadPoolExecutor(max(1, len(services))) as pool:
-        loads = list(pool.map(_ask, services))
+        loads = list(pool.map(partial(_ask, client), services))
         routers = [number for number, each in enumerate(loads) if isinstance(each.load, MoeLoad)]
         names = [services[number].application for number in routers]
         experts = list(pool.map(partial(_ask_experts, client), names))
@@ -174,13 +176,18 @@ def ask_loads(client: Client, services: Sequence[Service]) -> list[ServiceLoad]:
     ]
 
 
-def _ask(service: Service) -> ServiceLoad:
+def _ask(client: Client, service: Service) -> ServiceLoad:
     if service.ask is None:
         return ServiceLoad(service.problem or OTHER)
     try:
-        return ServiceLoad(READY, service.ask())
+        load = service.ask()
     except OrreryError as error:
         return ServiceLoad(error.reason)
+    try:
+        client.check_ready(service.application)
+    except OrreryError as error:
+        return ServiceLoad(error.reason, error.message, load)
+    return ServiceLoad(READY, load=load)
 
 
 def _ask_experts(client: Client, router: str) -> ExpertLoad | None:
@@ -196,7 +203,7 @@ def _shards(experts: Iterable[ExpertLoad]) -> dict[str, ServiceLoad]:
     return {
         shard.shard: ServiceLoad(
             READY if shard.reachable else UNREACHABLE,
-            ShardLoad(
+            load=ShardLoad(
                 num_experts=shard.num_experts,
                 expert_bytes=shard.expert_bytes,
                 max_expert_bytes=shard.max_expert_bytes,

@@ -92,13 +92,16 @@ def connect(target: str | None, timeout_s: float, *, max_retries: int = 2) -> It
 
 def find_platform(target: str | None) -> tuple[str | None, PlatformState | None]:
     """Which platform to look at: the one asked for, the environment's, or the one that was started
-    from the data folder on this machine, whose state is the second of the two.
+    from the data folder on this machine. The second of the two is that one's state, if it is it.
     """
     try:
         state = read_platform_state(data_dir())
     except ValueError as error:
         fail(str(error), EXIT_USAGE)
-    return target or target_from_env() or (state.grpc if state else None), state
+    target = target or target_from_env()
+    if state is None or target in (None, state.grpc, state.grpc.replace("127.0.0.1", "localhost")):
+        return target or (state.grpc if state else None), state
+    return target, None
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

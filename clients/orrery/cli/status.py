@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import typer
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.text import Text
 from orrery.cli.processes import PlatformProcess, platform_processes
 from orrery.cli.service_loads import LOAD_HEADINGS, load_cells, load_details
 from orrery.cli.services import (
-    NOT_READY,
     OTHER,
     READY,
     AnyLoad,
@@ -47,7 +45,7 @@ _NUM_HASH_DIGITS = 8  # enough to tell weights apart; the JSON has all
 class _Service:
     """One application. `load` is that of one of its replicas; `replicas` counts this machine's.
 
-    `reason` is why it is not ready, where the gateway knows.
+    `reason` is why it is not ready, in its own words.
     """
 
     application: str
@@ -61,13 +59,9 @@ class _Service:
 
 @dataclass(frozen=True, slots=True)
 class _Gateway:
-    """The gateway as it speaks of itself. Versions are None where it does not tell them.
-
-    `not_ready` has the services that it finds not ready, each with the reason.
-    """
+    """The gateway as it speaks of itself. Versions are None where it does not tell them."""
 
     state: str
-    not_ready: dict[str, str] = field(default_factory=dict)
     version: str | None = None
     contract: str | None = None
 
@@ -105,7 +99,7 @@ def status(
             grpc=client.settings.target,
             http=state.http if state else None,
             gateway=gateway,
-            services=_services(client, processes, gateway.not_ready if gateway else {}),
+            services=_services(client, processes),
             processes=processes,
             total_rss_bytes=sum(process.rss_bytes for process in processes),
             total_pss_bytes=_total_pss(processes),
@@ -118,25 +112,21 @@ def status(
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
-def _services(
-    client: Client, processes: list[PlatformProcess], not_ready: dict[str, str]
-) -> list[_Service]:
+def _services(client: Client, processes: list[PlatformProcess]) -> list[_Service]:
     services = find_services(client)
     return [
-        _described(service, told, not_ready.get(service.application), processes)
+        _described(service, told, processes)
         for service, told in zip(services, ask_loads(client, services), strict=True)
     ]
 
 
-def _described(
-    service: Service, told: ServiceLoad, reason: str | None, processes: list[PlatformProcess]
-) -> _Service:
+def _described(service: Service, told: ServiceLoad, processes: list[PlatformProcess]) -> _Service:
     return _Service(
         application=service.application,
         model=service.model,
         weight_hash=service.weight_hash or None,
-        state=NOT_READY if told.state == READY and reason else told.state,
-        reason=reason,
+        state=told.state,
+        reason=told.reason,
         load=told.load,
         replicas=_replicas(service.application, processes),
     )
@@ -157,17 +147,10 @@ def _ask_gateway(address: str, timeout_s: float) -> _Gateway:
         with httpx.Client(base_url=url, timeout=timeout_s, trust_env=False) as http:
             ready, version = http.get("/ready"), http.get("/version")
             told = version.json() if version.is_success else {}
-            not_ready = _not_ready(ready.json())
     except (httpx.HTTPError, ValueError) as error:  # the second: it is no gateway of ours
         return _Gateway(f"does not answer ({type(error).__name__})")
     state = READY if ready.is_success else f"not ready (HTTP {ready.status_code})"
-    return _Gateway(state, not_ready, told.get("version"), told.get("contract"))
-
-
-def _not_ready(readiness: Any) -> dict[str, str]:
-    """The services of an answer of `/ready` that are not, with the reason."""
-    services = readiness.get("services", {}) if isinstance(readiness, dict) else {}
-    return {name: each["reason"] for name, each in services.items() if each.get("reason")}
+    return _Gateway(state, told.get("version"), told.get("contract"))
 
 
 def _total_pss(processes: list[PlatformProcess]) -> int | None:
@@ -199,8 +182,8 @@ def _print(report: _Report) -> None:
         console.print(_process_table(report))
     else:
         console.print(
-            f"No processes listed: {data_dir()} knows of no platform that runs on this machine "
-            "(ORRERY_DATA_DIR chooses the folder)."
+            f"No processes listed: {data_dir()} knows of no platform at {report.grpc} that runs "
+            "on this machine (ORRERY_DATA_DIR chooses the folder)."
         )
 
 

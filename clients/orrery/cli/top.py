@@ -150,7 +150,9 @@ def _flat(row: Row) -> Mapping[str, object]:
 
 
 def _note(told: ServiceLoad) -> str:
-    """What else is worth a glance."""
+    """What else is worth a glance; before all, why it is not ready."""
+    if told.reason is not None:
+        return told.reason
     match told.load:
         case EmbeddingLoad(cache_available=False):
             return "no cache: its store is away"

@@ -17,11 +17,14 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
+from grpc_health.v1 import health_pb2_grpc
 
 from orrery.v1 import embedding_pb2, embedding_pb2_grpc, rag_pb2, rag_pb2_grpc, retrieval_pb2_grpc
 from orrery.v1 import retrieval_pb2 as pb
 from services.runtime import errors as served
 from services.runtime.errors import kind_of, to_status
+from services.runtime.health import HealthServicer
+from services.runtime.lifecycle import Lifecycle
 
 Seen = tuple[str, Any, dict[str, str]]
 
@@ -463,6 +466,7 @@ async def fake_platform() -> AsyncIterator[FakePlatform]:
     retrieval_pb2_grpc.add_RetrievalServiceServicer_to_server(retrieval, server)
     embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(embedding, server)
     rag_pb2_grpc.add_RagServiceServicer_to_server(rag, server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer((), Lifecycle()), server)
     port = server.add_insecure_port("127.0.0.1:0")
     platform = FakePlatform(f"127.0.0.1:{port}", retrieval, embedding, rag)
 

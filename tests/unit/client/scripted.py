@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 from google.protobuf.field_mask_pb2 import FieldMask
+from grpc_health.v1 import health_pb2
 
 from orrery.v1 import generation_pb2 as pb
 from orrery.v1 import generation_pb2_grpc as pb_grpc
@@ -200,29 +201,39 @@ async def _only(messages: AsyncIterator[Any]) -> Any:
 
 def _listing(server: ScriptedServer) -> grpc.GenericRpcHandler:
     """Ray Serve's listing of applications; unimplemented unless scripted."""
+    return _foreign(server, "ray.serve.RayServeAPIService", "ListApplications", FieldMask)
 
-    async def list_applications(request: FieldMask, context: Any) -> Any:
-        return await _only(server.answer("ListApplications", request, context))
+
+def _foreign(
+    server: ScriptedServer, service: str, method: str, request_type: Any
+) -> grpc.GenericRpcHandler:
+    """One RPC that is not of the contract."""
+
+    async def answer(request: Any, context: Any) -> Any:
+        return await _only(server.answer(method, request, context))
 
     handler = grpc.unary_unary_rpc_method_handler(
-        list_applications,
-        request_deserializer=FieldMask.FromString,
-        response_serializer=FieldMask.SerializeToString,
+        answer,
+        request_deserializer=request_type.FromString,
+        response_serializer=lambda message: message.SerializeToString(),
     )
-    return grpc.method_handlers_generic_handler(
-        "ray.serve.RayServeAPIService", {"ListApplications": handler}
-    )
+    return grpc.method_handlers_generic_handler(service, {method: handler})
 
 
 @asynccontextmanager
 async def scripted_server(
     credentials: grpc.ServerCredentials | None = None,
 ) -> AsyncIterator[ScriptedServer]:
-    """Starts the server on a free loopback port; `GetModel` answers that it serves `scripted`."""
+    """Starts the server on a free loopback port.
+
+    `GetModel` answers that it serves `scripted`, `Check` that it is ready.
+    """
     server = ScriptedServer(grpc_server=grpc.aio.server())
     server.on("GetModel", model("scripted"))
+    server.on("Check", reply(health_pb2.HealthCheckResponse(status=1)))
     pb_grpc.add_GenerationServiceServicer_to_server(_Servicer(server), server.grpc_server)
-    server.grpc_server.add_generic_rpc_handlers((_listing(server),))
+    health = _foreign(server, "grpc.health.v1.Health", "Check", health_pb2.HealthCheckRequest)
+    server.grpc_server.add_generic_rpc_handlers((_listing(server), health))
     if credentials is None:
         port = server.grpc_server.add_insecure_port("127.0.0.1:0")
     else:

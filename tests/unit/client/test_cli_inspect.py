@@ -21,6 +21,7 @@ from orrery.cli.platform_state import PlatformState, read_platform_state
 from orrery.cli.processes import platform_processes, process_name
 from orrery.v1 import generation_pb2 as pb
 from services.runtime import errors as served
+from services.runtime.health import READINESS
 from tests.fakes.generation_server import generation_server
 from tests.unit.client.command import orrery
 from tests.unit.client.scripted import ScriptedServer, by_application, refuse, reply
@@ -48,16 +49,12 @@ def platform(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @contextmanager
-def gateway(status: int, **not_ready: str) -> Iterator[str]:
-    """An HTTP server whose `/ready` answers `status`, with the services that are not ready and why,
-    and that tells its version; yields its address.
+def gateway(status: int) -> Iterator[str]:
+    """An HTTP server whose `/ready` answers `status` and that tells its version; yields its
+    address.
     """
-    services = {
-        "other": {"status": "ready", "reason": None},
-        **{name: {"status": "not_ready", "reason": why} for name, why in not_ready.items()},
-    }
     answers = {
-        "/ready": (status, {"status": "ready", "services": services}),
+        "/ready": (status, {}),
         "/version": (200, {"version": "1.2.3", "contract": "orrery.v1"}),
     }
 
@@ -81,8 +78,8 @@ def gateway(status: int, **not_ready: str) -> Iterator[str]:
             thread.join()
 
 
-def write_state(data_dir: Path, *, http_address: str, pids: list[int]) -> None:
-    state = {"http": http_address, "grpc": "127.0.0.1:1", "session_pids_root": pids, "more": 1}
+def write_state(data_dir: Path, *, http: str, grpc: str, pids: list[int]) -> None:
+    state = {"http": http, "grpc": grpc, "session_pids_root": pids, "more": 1}
     (data_dir / "platform.json").write_text(json.dumps(state))
 
 
@@ -143,7 +140,7 @@ async def test_status_shows_the_processes_of_the_platform_and_their_sum(
 ) -> None:
     server.on("ListApplications", reply(FieldMask(paths=["llama"])))
     with gateway(200) as address:
-        write_state(platform, http_address=address, pids=[os.getpid()])
+        write_state(platform, http=address, grpc=server.target, pids=[os.getpid()])
         table = await orrery("status")
         report = json.loads((await orrery("status", "--json")).stdout)
     assert table.exit_code == 0
@@ -160,10 +157,11 @@ async def test_status_shows_the_processes_of_the_platform_and_their_sum(
 
 @pytest.mark.parametrize(("status", "told"), [(503, "HTTP 503"), (None, "does not answer")])
 async def test_status_tells_a_gateway_that_is_not_ready(
-    platform: Path, status: int | None, told: str
+    platform: Path, server: ScriptedServer, status: int | None, told: str
 ) -> None:
     with gateway(status or 200) as address:
-        write_state(platform, http_address=address if status else "127.0.0.1:1", pids=[])
+        http = address if status else "127.0.0.1:1"
+        write_state(platform, http=http, grpc=server.target, pids=[])
         outcome = await orrery("status")
     assert told in outcome.stdout
 
@@ -172,19 +170,35 @@ async def test_status_says_why_a_service_that_answers_is_not_ready(
     platform: Path, server: ScriptedServer
 ) -> None:
     server.on("ListApplications", reply(FieldMask(paths=["llama"])))
-    with gateway(503, llama="NOT_READY: a step has been under way for 130 s") as address:
-        write_state(platform, http_address=address, pids=[])
-        outcome = await orrery("status")
+    server.on("Check", refuse(served.NotReady("a step has been under way for 130 s")))
+    outcome = await orrery("status")
     assert outcome.exit_code == 3
-    assert row(outcome.stdout, "llama")[3] == "NOT_READY"
-    assert "llama: NOT_READY: a step has been under way for 130 s" in outcome.stdout
+    assert row(outcome.stdout, "llama")[3:] == ["NOT_READY", "-", "3", "5"]
+    assert "llama: a step has been under way for 130 s" in outcome.stdout
+    (asked, *_) = server.calls("Check")
+    assert (asked.request.service, asked.metadata["application"]) == (READINESS, "llama")
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+async def test_status_of_another_platform_shows_nothing_of_the_one_on_this_machine(
+    platform: Path, server: ScriptedServer, by_option: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.on("ListApplications", reply(FieldMask(paths=["llama"])))
+    write_state(platform, http="127.0.0.1:1", grpc="127.0.0.1:2", pids=[os.getpid()])
+    if by_option:
+        monkeypatch.delenv("ORRERY_TARGET")
+    target = ["--target", server.target] if by_option else []
+    outcome = await orrery("status", *target)
+    assert outcome.exit_code == 0
+    assert "HTTP" not in outcome.stdout
+    assert "No processes listed" in outcome.stdout
 
 
 async def test_status_finds_the_target_in_the_state(
     platform: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ORRERY_TARGET")
-    write_state(platform, http_address="127.0.0.1:1", pids=[])
+    write_state(platform, http="127.0.0.1:1", grpc="127.0.0.1:1", pids=[])
     outcome = await orrery("status", "--timeout", "1")
     assert outcome.exit_code == 3
     assert "127.0.0.1:1 does not answer" in outcome.stderr

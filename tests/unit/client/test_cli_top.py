@@ -75,6 +75,17 @@ async def test_once_shows_the_rates_of_one_interval(platform: None) -> None:
     assert cells(outcome.stdout, "gateway")[1] == "-"
 
 
+async def test_a_service_that_answers_and_is_not_ready_says_why(
+    platform: None, server: ScriptedServer
+) -> None:
+    server.on("ListApplications", reply(FieldMask(paths=["llama"])))
+    server.on("Check", refuse(served.NotReady("its experts are away")))
+    outcome = await orrery("top", "--once", "--interval", "0.1")
+    assert outcome.exit_code == 3
+    assert cells(outcome.stdout, "llama")[:3] == ["llama", "NOT_READY", "3"]
+    assert "llama: its experts are away" in outcome.stdout
+
+
 async def test_json_is_one_line_and_its_rates_are_counts_over_seconds(platform: None) -> None:
     outcome = await orrery("top", "--once", "--interval", "0.2", "--json")
     (line,) = outcome.stdout.splitlines()
