@@ -50,7 +50,7 @@ class TwoReplicas:
 
     @property
     def target(self) -> Target:
-        """For tests.load."""
+        """For `orrery.load`."""
         return Target(self.state.grpc, f"http://{self.state.http}", KEY, timeout_s=60.0)
 
     def scale(self, replicas: Mapping[str, int]) -> None:

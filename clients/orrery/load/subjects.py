@@ -39,7 +39,7 @@ def look_up(
 
     Raises:
         InvalidRequestError: The workload needs what the platform has not.
-        OrreryError: It does not answer, or does not know the model.
+        OrreryError: It does not answer, or does not know the model or the collection.
     """
     applications = {application.name for application in client.applications()}
     info = client.model(model) if workload in GENERATES else None
@@ -48,10 +48,11 @@ def look_up(
         for kind in MIXED_SHARES
         if (lack := _lack(kind, client, applications, info, documents))
     }
-    if workload in missing:
-        raise InvalidRequestError(
-            f"workload: {workload} needs {missing[workload]}", field="workload"
-        )
+    for kind in (workload, "rag") if documents else (workload,):
+        if kind in missing:
+            raise InvalidRequestError(f"workload: {kind} needs {missing[kind]}", field="workload")
+    if documents:
+        client.collections.get(documents.collection)  # not every question shall find that out
     subject = Subject(
         model=model or (info.name if info else ""),
         vocab_size=info.vocab_size if info else 0,

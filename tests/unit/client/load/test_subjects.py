@@ -7,11 +7,12 @@ import asyncio
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from orrery import Client, InvalidRequestError
+from orrery import Client, CollectionNotFoundError, InvalidRequestError
 from orrery.load.asks import Workload
 from orrery.load.subjects import Documents, Found, look_up
 from orrery.v1 import generation_pb2 as pb
 from services.runtime import errors as served
+from tests.unit.client.fake_retrieval import FakePlatform
 from tests.unit.client.scripted import ScriptedServer, by_application, refuse, reply
 
 DOCUMENTS = Documents("docs", ("Who?", "Where?"))
@@ -21,45 +22,34 @@ MODEL = pb.GetModelResponse(
 OTHER = refuse(served.ModelNotFound("no model"))
 
 
-def platform(server: ScriptedServer, *others: str, model: pb.GetModelResponse = MODEL) -> None:
+def serve(server: ScriptedServer, *others: str, model: pb.GetModelResponse = MODEL) -> None:
     """A model, and applications that serve something else."""
     server.on("ListApplications", reply(FieldMask(paths=["llama", *others])))
     server.on("GetModel", by_application({"llama": reply(model), **dict.fromkeys(others, OTHER)}))
 
 
-async def found(
-    server: ScriptedServer, workload: Workload, documents: Documents | None = None
-) -> Found:
+async def found(target: str, workload: Workload, documents: Documents | None = None) -> Found:
     def ask() -> Found:
-        with Client(server.target) as client:
+        with Client(target, max_retries=0) as client:
             return look_up(client, workload, None, documents)
 
     return await asyncio.to_thread(ask)
 
 
 @pytest.mark.parametrize(
-    ("others", "documents", "mixture"),
+    ("others", "mixture"),
     [
-        ((), None, ("generation", "chat")),
-        (("embedding",), None, ("generation", "chat", "embeddings")),
-        (("diffusion", "rag"), None, ("generation", "chat", "images")),
-        (("rag",), DOCUMENTS, ("generation", "chat", "rag")),
-        (("embedding",), DOCUMENTS, ("generation", "chat", "embeddings")),
-        (
-            ("diffusion", "embedding", "rag"),
-            DOCUMENTS,
-            ("generation", "chat", "embeddings", "rag", "images"),
-        ),
+        ((), ("generation", "chat")),
+        (("embedding", "rag"), ("generation", "chat", "embeddings")),  # of no documents
+        (("diffusion",), ("generation", "chat", "images")),
+        (("diffusion", "embedding"), ("generation", "chat", "embeddings", "images")),
     ],
 )
 async def test_a_mixture_is_of_what_is_there(
-    server: ScriptedServer,
-    others: tuple[str, ...],
-    documents: Documents | None,
-    mixture: tuple[str, ...],
+    server: ScriptedServer, others: tuple[str, ...], mixture: tuple[str, ...]
 ) -> None:
-    platform(server, *others)
-    subject = (await found(server, "mixed", documents)).subject
+    serve(server, *others)
+    subject = (await found(server.target, "mixed")).subject
     assert subject.mixture == mixture
     assert (subject.model, subject.vocab_size) == ("orrery-llama", 512)
 
@@ -68,16 +58,27 @@ async def test_a_model_without_a_chat_template_is_asked_for_completions_only(
     server: ScriptedServer,
 ) -> None:
     plain = pb.GetModelResponse(model="orrery-gpt", vocab_size=512)
-    platform(server, "embedding", model=plain)
-    assert (await found(server, "mixed")).subject.mixture == ("generation", "embeddings")
+    serve(server, "embedding", model=plain)
+    assert (await found(server.target, "mixed")).subject.mixture == ("generation", "embeddings")
     with pytest.raises(InvalidRequestError, match="a chat template, which orrery-gpt"):
-        await found(server, "chat")
+        await found(server.target, "chat")
 
 
-async def test_questions_need_documents_and_no_model(server: ScriptedServer) -> None:
-    platform(server, "rag")
-    asked = await found(server, "rag", DOCUMENTS)
+async def test_documents_that_nobody_answers_from_are_refused(server: ScriptedServer) -> None:
+    serve(server, "embedding")
+    with pytest.raises(InvalidRequestError, match="rag needs an application 'rag'"):
+        await found(server.target, "mixed", DOCUMENTS)
+
+
+async def test_questions_need_a_collection_that_is_there_and_no_model(
+    platform: FakePlatform,
+) -> None:
+    platform.applications = ("embedding", "retrieval", "rag")
+    asked = await found(platform.target, "rag", DOCUMENTS)
     assert asked.model is None
     assert (asked.subject.collection, asked.subject.questions) == ("docs", ("Who?", "Where?"))
+    assert "rag" in asked.subject.mixture
     with pytest.raises(InvalidRequestError, match="rag needs documents"):
-        await found(server, "rag")
+        await found(platform.target, "rag")
+    with pytest.raises(CollectionNotFoundError):
+        await found(platform.target, "rag", Documents("nowhere", ("Who?",)))
