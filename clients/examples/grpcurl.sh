@@ -5,11 +5,12 @@
 #
 # The `application` says which service answers. The services tell their contract themselves (gRPC
 # reflection), so no .proto file is needed; it is asked with the same metadata.
-# ORRERY_TARGET and ORRERY_API_KEY say where the platform is and as whom it is asked.
+# ORRERY_TARGET and ORRERY_API_KEY say where the platform is and as whom it is asked,
+# ORRERY_APPLICATION which of its applications.
 set -euo pipefail
 
 target=${ORRERY_TARGET:-127.0.0.1:9000}
-application=${ORRERY_MODEL:-llama}
+application=${ORRERY_APPLICATION:-llama}
 options=(-plaintext -H "application: $application")
 if [[ -n ${ORRERY_API_KEY:-} ]]; then
     options+=(-H "authorization: Bearer $ORRERY_API_KEY")

@@ -23,10 +23,19 @@ __all__ = ["PREFIX", "REDIS_URL", "Settings", "SettingsError", "config_from_args
 PREFIX = "ORRERY_"
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
-# The client's own variables: whoever exports them for the command line may also start the platform.
 REDIS_URL = "REDIS_URL"
 PACKAGE = "package:"
-CLIENT_VARIABLES = frozenset({"ORRERY_TARGET", "ORRERY_API_KEY"})
+# Of the client and of clients/examples: whoever exports them may also start the platform.
+CLIENT_VARIABLES = frozenset(
+    {
+        "ORRERY_TARGET",
+        "ORRERY_API_KEY",
+        "ORRERY_URL",
+        "ORRERY_MODEL",
+        "ORRERY_EMBEDDING_MODEL",
+        "ORRERY_APPLICATION",
+    }
+)
 
 
 class SettingsError(Exception):
@@ -62,7 +71,10 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Reads `environ` (default: the process's). Raises `SettingsError` naming the variable."""
+        """Reads `environ` (default: the process's), where an empty value is as good as none.
+
+        Raises `SettingsError` naming the variable.
+        """
         source = os.environ if environ is None else environ
         given: dict[str, object] = {}
         for name, value in source.items():
@@ -76,7 +88,8 @@ class Settings(BaseModel):
             if key not in cls.model_fields:
                 known = ", ".join(_variable(field) for field in cls.model_fields)
                 raise SettingsError(f"{name}: unknown setting; expected one of {known}")
-            given[key] = _split(value) if key == "api_keys" else value
+            if value:
+                given[key] = _split(value) if key == "api_keys" else value
         try:
             return cls(**given)  # type: ignore[arg-type]  # pydantic parses and validates
         except ValidationError as error:

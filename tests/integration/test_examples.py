@@ -118,7 +118,7 @@ def test_curl_chats_streams_embeds_and_asks(http: Over, tmp_path: Path) -> None:
 def grpc(request: pytest.FixtureRequest) -> Iterator[Over]:
     if request.param == "platform":
         target = request.getfixturevalue("platform").grpc_target
-        yield Over({"ORRERY_TARGET": target, "ORRERY_MODEL": "llama"}, real=True)
+        yield Over({"ORRERY_TARGET": target, "ORRERY_APPLICATION": "llama"}, real=True)
     else:
         with generation_server_in_thread() as server:
             yield Over({"ORRERY_TARGET": server.target}, real=False)

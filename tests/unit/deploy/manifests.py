@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -23,8 +24,8 @@ _KUBERNETES = "1.37"
 _CUSTOM = {"RayService", "PodMonitor", "PrometheusRule"}
 
 
-def render(overlay: str) -> list[Manifest]:
-    """The documents that `kubectl apply -k` would send."""
+def render(overlay: str | Path) -> list[Manifest]:
+    """The documents that `kubectl apply -k` would send: of an overlay's name, or a folder."""
     command = [tool("kubectl"), "kustomize", str(K8S / "overlays" / overlay)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr

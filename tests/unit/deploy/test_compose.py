@@ -25,7 +25,7 @@ EXAMPLE = dict(
     for line in (REPOSITORY / ".env.example").read_text().splitlines()
     if "=" in line and not line.startswith("#")
 )
-SECRETS = {"ORRERY_API_KEYS", "REDIS_PASSWORD", "GRAFANA_PASSWORD"}
+SECRETS = {"REDIS_PASSWORD", "GRAFANA_PASSWORD"}
 
 
 def validate(path: Path) -> subprocess.CompletedProcess[str]:
@@ -62,12 +62,32 @@ def test_ports_are_published_on_loopback_only() -> None:
 
 
 def test_no_secret_has_a_value() -> None:
-    assert {name for name, value in EXAMPLE.items() if not value} == SECRETS
+    empty = {name for name, value in EXAMPLE.items() if not value}
+    assert empty == SECRETS | {"ORRERY_TRACES_ENDPOINT"}
     text = COMPOSE.read_text()
     for name in SECRETS:
         uses = re.findall(rf"\$\{{{name}(\S?\S?)", text)
         assert uses, name
         assert set(uses) == {":?"}, f"{name}: must be asked for"
+
+
+def test_api_keys_are_a_file_that_no_environment_shows() -> None:
+    for name in ("ray-head", "ray-head-gpu", "ray-worker"):
+        assert SERVICES[name]["secrets"] == ["api-keys"]
+        assert SERVICES[name]["environment"]["ORRERY_API_KEYS_FILE"] == "/run/secrets/api-keys"
+    ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
+    assert EXAMPLE["API_KEYS_FILE"].removeprefix(".") in ignored
+
+
+def test_the_platform_accepts_its_environment() -> None:
+    """With every variable as `.env.example` has it."""
+    given = {
+        name: re.sub(r"\$\{(\w+)[^}]*\}", lambda found: EXAMPLE[found[1]], value)
+        for name, value in SERVICES["ray-head"]["environment"].items()
+    }
+    settings = Settings.from_env(given)
+    assert settings.traces_endpoint is None
+    assert settings.log_level == "INFO"
 
 
 def test_every_variable_is_explained() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonschema
 import pytest
@@ -13,6 +16,7 @@ import yaml
 from deploy.kubernetes import K8S, OVERLAYS
 from deploy.ray_environment import REPOSITORY
 from deploy.redis_server import RedisFolder, Supervisor
+from services.runtime.config import Settings
 from tests.unit.deploy.manifests import Manifest, check, pod_specs, render
 
 
@@ -185,6 +189,38 @@ def test_from_everywhere_only_http_and_grpc_are_reached(documents: list[Manifest
         for port in rule["ports"]
     ]
     assert sorted(open_ports) == [8000, 9000]
+
+
+def test_traces_go_where_the_component_says_and_may(tmp_path: Path) -> None:
+    """In an overlay of one's own over one of these."""
+    below = {name: os.path.relpath(K8S / name, tmp_path) for name in ("overlays", "components")}
+    (tmp_path / "kustomization.yaml").write_text(
+        f"resources: [{below['overlays']}/cpu]\ncomponents: [{below['components']}/tracing]\n"
+        "namespace: orrery\n"
+    )
+    documents = render(tmp_path)
+    for document in documents:
+        check(document)
+    (worker,) = pod_specs(documents)["worker cpu"]["containers"]
+    source = worker["envFrom"][0]["configMapRef"]["name"]
+    (environment,) = (one for one in documents if one["metadata"]["name"] == source)
+    settings = Settings.from_env({**environment["data"], "ORRERY_API_KEYS_FILE": ""})
+    (policy,) = (one for one in documents if one["metadata"]["name"] == "traces")
+    ((port,),) = (rule["ports"] for rule in policy["spec"]["egress"])
+    ((place,),) = (rule["to"] for rule in policy["spec"]["egress"])
+    namespace = place["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+    endpoint = urlsplit(settings.traces_endpoint or "")
+    assert endpoint.port == port["port"]
+    assert (endpoint.hostname or "").endswith(f".{namespace}.svc")
+
+
+def test_nobody_is_let_in_by_a_label_alone(documents: list[Manifest]) -> None:
+    """Which any pod of any namespace can wear."""
+    for policy in documents:
+        if policy["kind"] == "NetworkPolicy":
+            for rule in policy["spec"].get("ingress", []):
+                for peer in rule.get("from", []):
+                    assert peer.get("namespaceSelector") != {}
 
 
 def test_policies_and_monitor_select_the_pods_that_there_are(documents: list[Manifest]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 from services.runtime.config import Settings, SettingsError
 from services.runtime.errors import Unauthenticated
+from tests.conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "clients" / "examples"
+EXAMPLES = [path for path in FOLDER.iterdir() if path.suffix in (".py", ".sh")]
 
 
 def test_from_env_has_defaults_and_ignores_foreign_variables() -> None:
@@ -22,6 +27,18 @@ def test_from_env_reads_what_is_set() -> None:
     settings = Settings.from_env({"ORRERY_GRPC_PORT": "1234", "ORRERY_LOG_FORMAT": "text"})
     assert settings.grpc_port == 1234
     assert settings.log_format == "text"
+
+
+def test_from_env_takes_an_empty_value_for_none() -> None:
+    """As compose passes on what nobody has set."""
+    environ = {"ORRERY_TRACES_ENDPOINT": "", "ORRERY_HTTP_PORT": "", "ORRERY_API_KEYS": ""}
+    assert Settings.from_env(environ) == Settings()
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_from_env_leaves_alone_what_the_examples_read(example: Path) -> None:
+    names = re.findall(r"ORRERY_[A-Z_]+", example.read_text())
+    assert Settings.from_env(dict.fromkeys(names, "anything")) == Settings()
 
 
 def test_from_env_names_an_unknown_variable() -> None:
