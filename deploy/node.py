@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -145,6 +146,11 @@ def wait_for(applications: tuple[str, ...], show: Callable[[str, str], None]) ->
 
 def drain(address: str) -> None:
     """Ends the applications in order, then Serve. A node that is silent is left to the caller."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except OSError:  # nobody is there; Ray would look for it for a minute
+        return
     try:
         subprocess.run(
             [sys.executable, "-m", "deploy.shutdown", address],
