@@ -45,7 +45,7 @@ class Rag:
         redis = None if url is None else store.connect(url.get_secret_value())
         metrics = RagMetrics(registry)
         conversations = Conversations(redis, config.conversations, metrics.redis_available)
-        conversations.watch()
+        conversations.watch(metrics.redis_memory)
         self._peer = Peer(config.grpc_target)
         services = PeerServices(self._peer, retrieval=config.retrieval_application)
         pipeline = Pipeline(config, services, conversations, metrics)

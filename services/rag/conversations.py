@@ -67,10 +67,14 @@ class Conversations:
         """Whether Redis answered when it was last asked."""
         return self._available
 
-    def watch(self) -> None:
-        """Asks Redis now and then from here on, until `close`, also while nobody converses."""
+    def watch(self, observe_memory: Callable[[float], None]) -> None:
+        """Asks Redis now and then from here on, until `close`, also while nobody converses.
+
+        `observe_memory` is told which share of its memory is in use.
+        """
         if self._redis is not None:
-            self._watching = asyncio.create_task(store.watch(self._redis, self._observe))
+            watching = store.watch(self._redis, self._observe, observe_memory)
+            self._watching = asyncio.create_task(watching)
 
     async def last_turns(self, api_key: str | None, conversation_id: str) -> list[Turn]:
         """The turns that go before the model, oldest first; none of a new conversation."""

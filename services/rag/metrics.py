@@ -31,6 +31,7 @@ class RagMetrics:
         self._queue_usage = common_metrics.queue_usage(registry)
         self.usage(0.0)
         self._redis_available = common_metrics.redis_available(registry)
+        self._redis_memory_usage = common_metrics.redis_memory_usage(registry)
 
     def stage(self, name: str, duration_s: float) -> None:
         """A stage ended."""
@@ -50,6 +51,10 @@ class RagMetrics:
     def redis_available(self, available: bool) -> None:
         """Redis, which keeps the conversations, answered or did not."""
         self._redis_available.set(float(available))
+
+    def redis_memory(self, share: float) -> None:
+        """So much of the memory that Redis may have is in use."""
+        self._redis_memory_usage.set(share)
 
     def running(self, count: int) -> None:
         """So many questions are being answered now."""

@@ -23,6 +23,7 @@ __all__ = [
     "queue_time",
     "queue_usage",
     "redis_available",
+    "redis_memory_usage",
     "requests_orphaned",
 ]
 
@@ -73,3 +74,10 @@ def requests_orphaned(registry: MetricsRegistry) -> Counter:
 
 def redis_available(registry: MetricsRegistry) -> Gauge:
     return registry.gauge("redis_available", "1 while Redis answers this service, else 0.")
+
+
+def redis_memory_usage(registry: MetricsRegistry) -> Gauge:
+    return registry.gauge(
+        "redis_memory_usage_perc",
+        "Share of Redis' `maxmemory` in use, from 0 to 1; then it refuses writes. 0 without limit.",
+    )

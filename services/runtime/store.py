@@ -109,10 +109,22 @@ def store_errors(what: str, observe: Callable[[bool], None] = _unobserved) -> It
     observe(True)
 
 
-async def watch(redis: Redis, observe: Callable[[bool], None]) -> None:
-    """Asks the store every second whether it answers and tells `observe`, until it is cancelled."""
+async def watch(
+    redis: Redis, observe: Callable[[bool], None], observe_memory: Callable[[float], None]
+) -> None:
+    """Asks the store every second how it is, until it is cancelled.
+
+    `observe` is told whether it answers, `observe_memory` which share of the memory that it may
+    have it uses, from 0 to 1; 0 where that is not limited.
+    """
     while True:
-        with suppress(DependencyDown, RedisError), store_errors("", observe):
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await redis.ping()
+        with suppress(DependencyDown, RedisError):
+            with store_errors("", observe):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await redis.ping()
+            with store_errors(""):
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    memory = await redis.info("memory")
+            limit = memory["maxmemory"]
+            observe_memory(memory["used_memory"] / limit if limit else 0.0)
         await asyncio.sleep(_WATCH_INTERVAL_S)

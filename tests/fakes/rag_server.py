@@ -63,7 +63,7 @@ async def rag_server(
     redis = None if redis_url is None else store.connect(redis_url)
     metrics = RagMetrics(registry)
     conversations = Conversations(redis, config.conversations, metrics.redis_available)
-    conversations.watch()
+    conversations.watch(metrics.redis_memory)
     pipeline = Pipeline(config, services, conversations, metrics)
     policy = RpcPolicy(authenticator=Authenticator(api_keys))
     servicer = RagServicer(config, pipeline, conversations, policy)

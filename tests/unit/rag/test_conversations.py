@@ -98,7 +98,7 @@ async def test_redis_that_is_away_is_a_dependency_that_is_down(tmp_path: Path) -
 
 async def test_without_a_store_there_are_no_conversations() -> None:
     kept = conversations(None)
-    kept.watch()  # there is nothing to be asked
+    kept.watch(lambda _share: None)  # there is nothing to be asked
     assert not kept.available
     with pytest.raises(DependencyDown):
         await kept.last_turns(None, "c")
@@ -124,7 +124,10 @@ async def test_whoever_watches_is_told_whether_redis_answers(server: RedisServer
 async def test_what_becomes_of_redis_is_told_while_nobody_converses(server: RedisServer) -> None:
     told: list[bool] = []
     kept = Conversations(store.connect(server.url), ConversationConfig(), told.append)
-    kept.watch()
+    memory: list[float] = []
+    kept.watch(memory.append)
+    await until(lambda: bool(memory))
+    assert memory[-1] == 0  # nothing limits it
     server.kill()
     await until(lambda: not kept.available)
     assert told[-1] is False

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from services.runtime.config import Settings, SettingsError
 from services.runtime.errors import DependencyDown
-from services.runtime.store import connect, store_errors
+from services.runtime.store import connect, store_errors, watch
 from tests.fakes.redis_server import redis_server
 
 
@@ -65,6 +65,20 @@ async def test_store_that_cannot_write_now_is_down(tmp_path: Path) -> None:
             with pytest.raises(DependencyDown, match=r"NOREPLICAS") as caught, store_errors("it"):
                 await write()
             assert "question" not in caught.value.message
+        await redis.aclose()
+
+
+async def test_whoever_watches_is_told_how_full_the_store_is(tmp_path: Path) -> None:
+    shares: asyncio.Queue[float] = asyncio.Queue()
+    with redis_server(tmp_path) as server:
+        redis = connect(server.url)
+        watching = asyncio.create_task(watch(redis, lambda _: None, shares.put_nowait))
+        assert await shares.get() == 0
+        used = (await redis.info("memory"))["used_memory"]
+        await redis.config_set("maxmemory", str(2 * used))
+        while not 0.4 < await shares.get() < 0.6:
+            pass
+        watching.cancel()
         await redis.aclose()
 
 
