@@ -40,6 +40,12 @@ def test_every_rule_has_a_test() -> None:
     assert {name for name in untested if name not in tests} == set()
 
 
+def test_every_alert_is_explained() -> None:
+    page = (REPOSITORY / "docs" / "observability.md").read_text()
+    explained = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `Orrery")}
+    assert explained == {rule.name for rule in rules() if rule.is_alert}
+
+
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.name)
 def test_rule_asks_for_what_is_exported(rule: Rule) -> None:
     assert list(faults(rule.expr, labels_of_series(catalogue()))) == []
