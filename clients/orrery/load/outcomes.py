@@ -106,8 +106,11 @@ def _status(error: BaseException) -> tuple[str, float | None]:
             return REFUSED, error.retry_after_s
         case OrreryError():
             return error.reason, error.retry_after_s
-        case HttpFailure(status=429):
-            return REFUSED, error.retry_after_s
+        case HttpFailure(status=429) | HttpFailure(code="SERVER_OVERLOADED"):
+            return (
+                REFUSED,
+                error.retry_after_s,
+            )  # the latter where the stream had begun, without text
         case HttpFailure():
             return error.code or f"HTTP_{error.status}", error.retry_after_s
         case asyncio.CancelledError():

@@ -22,6 +22,7 @@ REQUEST = Sent("generation", "grpc", run_began=NOW - 2.0, planned=NOW - 1.0, sen
         (OverloadedError("full", retry_after_s=2.0), REFUSED, 2.0),
         (RateLimitedError("too many"), REFUSED, None),
         (HttpFailure(429, "SERVER_OVERLOADED", 3.0), REFUSED, 3.0),
+        (HttpFailure(200, "SERVER_OVERLOADED", None), REFUSED, None),  # as the first event
         (HttpFailure(503, "NOT_READY", 1.0), "NOT_READY", 1.0),
         (HttpFailure(502, "", None), "HTTP_502", None),
         (HttpFailure(200, "STREAM_CUT_SHORT", None), "STREAM_CUT_SHORT", None),
