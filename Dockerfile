@@ -34,16 +34,19 @@ RUN pip --python /opt/orrery install --no-cache-dir torch==2.13.0 \
         --index-url https://download.pytorch.org/whl/cpu
 COPY requirements/serve.txt requirements/
 RUN pip --python /opt/orrery install --no-cache-dir --requirement requirements/serve.txt
-COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/orrery install --no-cache-dir --no-deps /wheels/*.whl
 
 # The registry's torch brings CUDA and the one Triton that goes with it; the driver is the host's.
 FROM build AS packages-gpu
 RUN pip --python /opt/orrery install --no-cache-dir torch==2.13.0
 COPY requirements/serve.txt requirements/
 RUN pip --python /opt/orrery install --no-cache-dir --requirement requirements/serve.txt
+
+# What changes from one commit to the next: our own code, the Python package with it.
+FROM build AS code
 COPY --from=wheel /wheels /wheels
-RUN pip --python /opt/orrery install --no-cache-dir --no-deps /wheels/*.whl
+RUN pip --python /opt/orrery install --no-cache-dir --no-deps --target /app /wheels/*.whl
+COPY services/ services/
+COPY deploy/ deploy/
 
 # --- what runs ----------------------------------------------------------------------------------
 
@@ -57,10 +60,13 @@ ENV PATH=/opt/orrery/bin:$PATH \
     PYTHONUNBUFFERED=1
 WORKDIR /app
 
+# Its targets add what seldom changes first, and each as a layer that depends on no other (--link):
+# a release moves the code, not the gigabytes below it.
 FROM base AS platform
 # Compiled kernels are kept where the container may write. /data is the volume of a platform that
 # runs in one container.
-ENV PYTHONPATH=/app \
+ENV PATH=$PATH:/app/bin \
+    PYTHONPATH=/app \
     NUMBA_CACHE_DIR=/tmp/numba \
     TRITON_CACHE_DIR=/tmp/triton \
     ORRERY_DATA_DIR=/data \
@@ -68,22 +74,23 @@ ENV PYTHONPATH=/app \
 # Ray's operator for Kubernetes may start a login shell, which forgets PATH.
 RUN echo "PATH=/opt/orrery/bin:\$PATH" > /etc/profile.d/orrery.sh \
     && install --directory --owner orrery --group orrery /data
-COPY services/ services/
-COPY deploy/ deploy/
-COPY models/ models/
 # HTTP, gRPC, metrics
 EXPOSE 8000 9000 8090
 VOLUME /data
 CMD ["python", "-m", "deploy.foreground", "--host", "0.0.0.0"]
 
 FROM platform AS cpu
-COPY --from=packages-cpu /opt/orrery /opt/orrery
+COPY --link --from=packages-cpu /opt/orrery /opt/orrery
+COPY --link models/ models/
+COPY --link --from=code /app /app
 USER 1000:1000
 
 FROM platform AS gpu
-COPY --from=packages-gpu /opt/orrery /opt/orrery
 ENV NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --link --from=packages-gpu /opt/orrery /opt/orrery
+COPY --link models/ models/
+COPY --link --from=code /app /app
 USER 1000:1000
 
 FROM base AS client

