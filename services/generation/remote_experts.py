@@ -105,7 +105,7 @@ class RemoteExperts:
         while True:
             try:
                 self._served()
-            except _GONE as error:
+            except (*_GONE, DeadlineExceededError) as error:  # it may still be starting
                 if time.monotonic() + _PAUSE_S >= end_s:
                     raise ExpertsUnavailableError(
                         f"the service {self._application!r} cannot be reached: {error.message}"
