@@ -49,19 +49,42 @@ def test_other_hosts_are_refused(tmp_path: Path) -> None:
 def test_the_proxys_pages_are_moved_to_loopback_and_nothing_else(
     tmp_path: Path, own_ports: bool
 ) -> None:
+    ports = ("8500", "9200") if own_ports else ("8404", "9101")
+    result, config = with_loopback(tmp_path, TEMPLATE, ports, own_ports)
+    assert result.returncode == 0
+    binds = [line.strip() for line in config.splitlines() if "bind" in line]
+    stats, metrics = ports
+    assert binds == [
+        f"bind 127.0.0.1:{metrics}",
+        "bind *:8000",
+        "bind *:9000 proto h2",
+        f"bind 127.0.0.1:{stats}",
+    ]
+
+
+@pytest.mark.parametrize("written", ["bind *:8404 v4v6", "bind [::]:8404", "bind *:8405"])
+def test_a_proxy_whose_pages_would_stay_open_does_not_start(tmp_path: Path, written: str) -> None:
+    template = TEMPLATE.replace("bind *:8404", written)
+    result, _ = with_loopback(tmp_path, template, ("8404", "9101"), False)
+    assert result.returncode == 1
+    assert "8404" in result.stderr
+
+
+def with_loopback(
+    tmp_path: Path, template: str, ports: tuple[str, str], told: bool
+) -> tuple[subprocess.CompletedProcess[str], str]:
+    """What running it says, and the configuration afterwards. The ports are Serve's or its own."""
     config = tmp_path / "haproxy.cfg"
-    config.write_text(TEMPLATE)
+    config.write_text(template.replace("8404", ports[0]).replace("9101", ports[1]))
     environment = {**os.environ, "_ORRERY_HAPROXY": "/bin/true"}
-    pages = {"RAY_SERVE_HAPROXY_STATS_PORT": "8404", "RAY_SERVE_HAPROXY_METRICS_PORT": "9101"}
-    for name, port in pages.items():
+    pages = ("RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    for name, port in zip(pages, ports, strict=True):
         environment.pop(name, None)
-        if own_ports:
-            environment[name] = port.replace("9101", "9000")  # whatever Serve was told
-    script = REPOSITORY / "deploy/haproxy_loopback.sh"
-    subprocess.run([script, "-db", "-f", config], env=environment, check=True)
-    binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
-    metrics = "bind :9101" if own_ports else "bind 127.0.0.1:9101"
-    assert binds == [metrics, "bind *:8000", "bind *:9000 proto h2", "bind 127.0.0.1:8404"]
+        if told:
+            environment[name] = port
+    command = [REPOSITORY / "deploy/haproxy_loopback.sh", "-db", "-f", config]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return result, config.read_text()
 
 
 def test_a_worker_needs_the_heads_redis() -> None:

