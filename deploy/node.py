@@ -25,16 +25,19 @@ from deploy.shutdown import LIMIT_S
 
 __all__ = [
     "HOST",
+    "RAY",
     "Listen",
     "StartError",
     "connect",
     "deploy",
     "disconnect",
     "drain",
+    "start_command",
     "start_ray",
     "wait_for",
 ]
 
+RAY = str(Path(sys.executable).with_name("ray"))
 OBJECT_STORE_BYTES = 80 << 20
 READY_LIMIT_S = 300.0
 
@@ -59,21 +62,11 @@ def start_ray(environment: dict[str, str], run_dir: Path, listen: Listen) -> str
     Raises `StartError` with what Ray printed.
     """
     command = [
-        str(Path(sys.executable).with_name("ray")),
-        "start",
+        *start_command(run_dir, listen.address, listen.metrics_port),
         "--head",
-        f"--node-ip-address={listen.address}",
         f"--port={listen.port}",
         f"--ray-client-server-port={listen.client_port}",
-        f"--metrics-export-port={listen.metrics_port}",
-        f"--temp-dir={run_dir}",
-        f"--object-store-memory={OBJECT_STORE_BYTES}",
-        # Replicas ask for no CPU; this only bounds what Ray would start besides them.
-        "--num-cpus=2",
         "--include-dashboard=false",
-        "--include-log-monitor=false",
-        "--disable-usage-stats",
-        "--log-style=record",
     ]
     result = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=180, check=False
@@ -81,6 +74,23 @@ def start_ray(environment: dict[str, str], run_dir: Path, listen: Listen) -> str
     if result.returncode != 0:
         raise StartError(f"Ray did not start:\n{result.stdout}\n{result.stderr}")
     return (run_dir / "ray_current_cluster").read_text().strip()
+
+
+def start_command(run_dir: Path, address: str, metrics_port: int) -> list[str]:
+    """`ray start` with what it takes for every node of a platform."""
+    return [
+        RAY,
+        "start",
+        f"--node-ip-address={address}",
+        f"--metrics-export-port={metrics_port}",
+        f"--temp-dir={run_dir}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        # Replicas ask for no CPU; this only bounds what Ray would start besides them.
+        "--num-cpus=2",
+        "--include-log-monitor=false",
+        "--disable-usage-stats",
+        "--log-style=record",
+    ]
 
 
 def connect(address: str, environment: dict[str, str]) -> None:

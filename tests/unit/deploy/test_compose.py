@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy import local
+from deploy import local, worker
 from deploy.ray_environment import REPOSITORY
 from deploy.resources import Resources
 from services.runtime.config import Settings
@@ -125,6 +125,11 @@ def test_workers_join_where_the_head_listens() -> None:
     assert host in SERVICES
     assert SERVICES[host]["command"][-2:] == ["--ray-port", port]
     assert host in SERVICES["ray-head-gpu"]["networks"]["default"]["aliases"]
+
+
+def test_a_worker_has_time_to_be_drained_and_to_end() -> None:
+    grace = SERVICES["ray-worker"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) >= worker.DRAIN_S + 20
 
 
 def test_one_gpu_holds_everything_that_asks_for_a_part() -> None:
