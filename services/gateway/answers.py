@@ -17,7 +17,7 @@ from orrery.v1 import generation_pb2 as pb
 from services.gateway import sse
 from services.gateway.consistency import token_headers
 from services.gateway.disconnect import WhileConnected
-from services.gateway.errors import error_body
+from services.gateway.errors import error_event_body
 from services.gateway.rendering.common import ChunkRenderer, total_usage
 from services.runtime.errors import Internal, OrreryError
 
@@ -116,7 +116,7 @@ def streamed_answer(
         messages, renderer = await begin()
         return _chunks(messages, renderer, include_usage)
 
-    return event_answer(begin_events, lambda error: sse.event(error_body(error)))
+    return event_answer(begin_events, lambda error: sse.event(error_event_body(error)))
 
 
 async def _chunks(

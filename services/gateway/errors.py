@@ -38,6 +38,7 @@ __all__ = [
     "CLIENT_LEFT",
     "RequestRefused",
     "error_body",
+    "error_event_body",
     "error_response",
     "refused",
     "validation_refusal",
@@ -127,6 +128,13 @@ def error_body(error: Exception) -> dict[str, Any]:
     )
 
 
+def error_event_body(error: OrreryError) -> dict[str, Any]:
+    """The body where an answer has begun, whose headers can tell no waiting time any more."""
+    body = error_body(error)
+    wait_s = _retry_after_s(error)
+    return body if wait_s is None else {"error": body["error"] | {"retry_after_s": wait_s}}
+
+
 def error_response(error: Exception) -> Response:
     """The whole answer. Waiting times go to the headers that SDKs read."""
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
@@ -195,10 +203,18 @@ def _retry_headers(error: OrreryError, status: int) -> dict[str, str]:
     if status == HTTPStatus.GATEWAY_TIMEOUT:
         # The SDKs would repeat it, at the same cost and with the same end.
         return {"x-should-retry": "false"}
-    if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    wait_s = _retry_after_s(error)
+    if wait_s is None:
         return {}
-    wait_s = error.retry_after_s if error.retry_after_s is not None else 1.0
     return {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(math.ceil(wait_s * 1000))}
+
+
+def _retry_after_s(error: OrreryError) -> float | None:
+    """When to try again. None: that would not help."""
+    status = kind_of(error).http_status
+    if status not in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return None
+    return error.retry_after_s if error.retry_after_s is not None else 1.0
 
 
 def _param(loc: Sequence[str | int]) -> str | None:

@@ -94,7 +94,7 @@ class _Events:
             return
         event = json.loads(data)
         if "error" in event:
-            raise HttpFailure(200, _code(event), None)
+            raise HttpFailure(200, _code(event), event["error"].get("retry_after_s"))
         if text := _text(event):
             self.heard.text(text)
         if usage := event.get("usage"):

@@ -18,7 +18,7 @@ from services.gateway.answers import JSON_TYPE, Header, bytes_answer, event_answ
 from services.gateway.body import JsonRoute, validated
 from services.gateway.catalog import ServedModel
 from services.gateway.deps import CallerDep, Gateway, GatewayDep
-from services.gateway.errors import RequestRefused, error_body
+from services.gateway.errors import RequestRefused, error_event_body
 from services.gateway.images import ImageJob
 from services.gateway.middleware import note_user
 from services.gateway.pictures import INLINE_BYTES, painted_mask
@@ -160,4 +160,4 @@ async def _events(job: ImageJob, events: ImageEvents) -> AsyncGenerator[bytes, N
 
 
 def _error_event(error: OrreryError) -> bytes:
-    return sse.event({"type": "error", **error_body(error)}, "error")
+    return sse.event({"type": "error", **error_event_body(error)}, "error")

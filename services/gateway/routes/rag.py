@@ -15,7 +15,7 @@ from services.gateway import sse
 from services.gateway.answers import event_answer, json_answer
 from services.gateway.body import JsonRoute
 from services.gateway.deps import CallerDep, ConsistencyDep, Gateway, GatewayDep
-from services.gateway.errors import error_body
+from services.gateway.errors import error_event_body
 from services.gateway.middleware import note_user
 from services.gateway.rendering.rag import (
     answer_document,
@@ -116,7 +116,7 @@ def _cut_short() -> DependencyDown:
 
 
 def _error_event(error: OrreryError) -> bytes:
-    return sse.event({"type": "error", **error_body(error)}, "error")
+    return sse.event({"type": "error", **error_event_body(error)}, "error")
 
 
 @router.get("/v1/rag/conversations/{conversation_id}", response_model=Conversation)

@@ -12,6 +12,9 @@ class Error(BaseModel):
     type: str = Field(description="The class of the error, as OpenAI's API names it.")
     param: str | None = Field(description="The field to blame, as the client wrote it.")
     code: str | None = Field(description="Machine-readable reason.")
+    retry_after_s: float | None = Field(
+        default=None, description="When to try again; only within a stream, elsewhere in headers."
+    )
 
 
 class ErrorBody(BaseModel):

@@ -204,7 +204,9 @@ async def test_stream_that_ends_without_a_result_is_an_error(open_scripted: Open
         whole = await client.post(URL, json=QUESTION)
         streamed = await client.post(URL, json=QUESTION | {"stream": True})
     assert (whole.status_code, whole.json()["error"]["code"]) == (503, "dependency_down")
-    assert [name for name, _ in events_of(streamed.text)] == ["passages", "error"]
+    (first, _), (last, data) = events_of(streamed.text)
+    assert (first, last) == ("passages", "error")
+    assert data["error"]["retry_after_s"] == 1.0  # there are no headers any more to tell it
 
 
 @pytest.mark.parametrize("streamed", [False, True])
