@@ -142,7 +142,8 @@ those of the gateway and of retrieval, which serve no model of their own) and Ra
 configuration or the model, never by what clients send.
 
 Names are vLLM's where the thing is the same. A service publishes every five seconds and Ray every
-ten, so what happened just now may not be there yet. Ray calls the parts of a histogram (`_bucket`,
+ten, so what happened just now may not be there yet; a replica that stops waits, ten seconds at
+most, until Ray has what it counted to its end. Ray calls the parts of a histogram (`_bucket`,
 `_count`, `_sum`) gauges; they count as those of any histogram do, and are exact.
 
 Two sets of buckets have names here, in seconds:

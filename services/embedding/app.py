@@ -42,6 +42,7 @@ class Embedding:
         configure_logging(settings.log_level, settings.log_format)
         ignore_pillow_warnings()
         registry = ServeRegistry({"service": "embedding", "model": config.model_name})
+        self._registry = registry
         reranker = config.reranker
         models = await load_models(
             config,
@@ -80,6 +81,7 @@ class Embedding:
     async def _close(self, servicer: EmbeddingServicer) -> None:
         await servicer.close()
         self._models.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

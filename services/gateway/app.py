@@ -42,7 +42,8 @@ class Gateway:
             max_retries=self._config.max_retries,
         )
         self._leaving = when_stopping(partial(self._leave, upstream))
-        metrics = HttpMetrics(ServeRegistry({"service": "gateway"}))
+        registry = self._registry = ServeRegistry({"service": "gateway"})
+        metrics = HttpMetrics(registry)
         return create_api(
             self._config,
             upstream,
@@ -52,6 +53,12 @@ class Gateway:
             tracer=self._settings.tracer("gateway"),
             sends_request_id=False,  # Serve gives every request an id and sends it back
         )
+
+    async def __del__(self) -> None:
+        """Serve awaits it once the replica has drained and the application's lifespan has ended."""
+        registry: ServeRegistry | None = self.__dict__.pop("_registry", None)
+        if registry is not None:
+            await registry.close()
 
     async def _leave(self, upstream: Peer) -> None:
         """Ends in time what still runs, by ending the calls that it waits for."""

@@ -48,6 +48,7 @@ class Generation:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
         registry = ServeRegistry({"service": "generation", "model": config.model_name})
+        self._registry = registry
         experts = None
         if config.moe is not None:
             api_key = next(iter(settings.all_api_keys()), None)
@@ -88,6 +89,7 @@ class Generation:
         await servicer.close()
         if self._watch is not None:
             await self._watch.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -45,6 +45,7 @@ class Image:
         configure_logging(settings.log_level, settings.log_format)
         ignore_pillow_warnings()
         registry = ServeRegistry({"service": "image", "model": config.model_name})
+        self._registry = registry
         metrics = ImageMetrics(registry)
         loaded = self._loaded = await load(config, settings.model_folder, metrics)
         ranker = None
@@ -79,6 +80,7 @@ class Image:
         await self._loaded.engine.close()
         if self._peer is not None:
             await self._peer.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

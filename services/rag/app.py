@@ -41,6 +41,7 @@ class Rag:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
         registry = ServeRegistry({"service": "rag", "model": config.default_model})
+        self._registry = registry
         url = settings.redis_url
         redis = None if url is None else store.connect(url.get_secret_value())
         metrics = RagMetrics(registry)
@@ -74,6 +75,7 @@ class Rag:
     async def _close(self, servicer: RagServicer) -> None:
         await servicer.close()
         await self._peer.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

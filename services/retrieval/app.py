@@ -47,6 +47,7 @@ class Retrieval:
         if settings.redis_url is None:
             raise SettingsError("REDIS_URL: the retrieval service keeps its log there")
         registry = ServeRegistry({"service": "retrieval", "model": ""})
+        self._registry = registry
         peer = self._peer = Peer(config.grpc_target)
         redis = self._redis = store.connect(settings.redis_url.get_secret_value())
         stores = Stores(
@@ -113,6 +114,7 @@ class Retrieval:
         await servicer.close()
         await self._peer.close()
         await self._redis.aclose()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

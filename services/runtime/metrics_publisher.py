@@ -8,6 +8,7 @@ exactly. Knows nothing of who exports.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -43,13 +44,8 @@ class MetricsPublisher:
         self._instruments = instruments
         self._exporter = exporter
         self._counted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-        self._counted_s: float | None = None
+        self._counted_s: float | None = None  # when the exporter was last told of something new
         self._publishing = threading.Lock()
-
-    @property
-    def counted_s(self) -> float | None:
-        """When the exporter was last told that something more was counted, on `time.monotonic`."""
-        return self._counted_s
 
     def start(self) -> None:
         """Publishes at once, and every five seconds from now on."""
@@ -68,6 +64,15 @@ class MetricsPublisher:
                         self._exporter.show(
                             sample.name, family.documentation, sample.labels, sample.value
                         )
+
+    async def close(self, report_s: float) -> None:
+        """Publishes what was counted to the end, and waits until it has been reported.
+
+        `report_s`: so long an exporter may keep to itself what it was told.
+        """
+        await asyncio.to_thread(self.publish)
+        if self._counted_s is not None:
+            await asyncio.sleep(max(0.0, self._counted_s + report_s - time.monotonic()))
 
     def _count(self, sample: Sample, description: str) -> None:
         series = (sample.name, frozenset(sample.labels.items()))

@@ -6,8 +6,6 @@ an `app.py` imports this module: everything else knows the registry's protocol a
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Mapping
 
 import ray
@@ -37,14 +35,8 @@ class ServeRegistry:
 
         Serve kills the process once the replica has closed, and with it what was not reported.
         """
-        await asyncio.to_thread(self._publisher.publish)
-        if self._publisher.counted_s is not None:
-            reported_s = self._publisher.counted_s + _report_interval_s()
-            await asyncio.sleep(max(0.0, reported_s - time.monotonic()))
-
-
-def _report_interval_s() -> float:
-    return float(ray._config.metrics_report_interval_ms()) / 1000 + _REPORTING_S
+        report_s = ray._config.metrics_report_interval_ms() / 1000
+        await self._publisher.close(report_s + _REPORTING_S)
 
 
 class _RayExporter:

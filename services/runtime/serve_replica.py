@@ -20,8 +20,9 @@ from services.runtime.lifecycle import Lifecycle
 __all__ = ["graceful_shutdown_timeout_s", "leave_in_time", "when_stopping"]
 
 _POLL_S = 0.2
-# For calls that were cut to say so, for Serve to notice, for the model to be freed.
-_ENDING_S = 10.0
+# For calls that were cut to say so, for Serve to notice, for the model to be freed, and for Ray to
+# report what was counted.
+_ENDING_S = 20.0
 
 
 def graceful_shutdown_timeout_s(drain_timeout_s: float) -> float:

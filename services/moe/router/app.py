@@ -41,6 +41,7 @@ class MoeRouter:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
         registry = ServeRegistry({"service": "moe", "model": config.model_name})
+        self._registry = registry
         model, gates = await load_model(config, settings.model_folder(config.model_path))
         # The router repeats calls itself, on other shards; its calls are its own, not a client's.
         peer = self._peer = Peer(config.grpc_target, num_channels=4, max_retries=0)
@@ -83,6 +84,7 @@ class MoeRouter:
         for client in self._clients.values():
             await client.close()
         await self._peer.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

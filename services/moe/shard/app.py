@@ -40,6 +40,7 @@ class ExpertShard:
         settings = Settings.from_env()
         configure_logging(settings.log_level, settings.log_format)
         registry = ServeRegistry({"service": "moe_shard", "model": config.model_name})
+        self._registry = registry
         folder = settings.model_folder(config.model_path)
         model, service = await load_shard(config, folder, ShardMetrics(registry))
         policy = RpcPolicy(
@@ -64,7 +65,11 @@ class ExpertShard:
         a replica whose constructor failed.
         """
         servicer: ShardServicer | None = self.__dict__.pop("_servicer", None)
-        return None if servicer is None else servicer.close()
+        return None if servicer is None else self._close(servicer)
+
+    async def _close(self, servicer: ShardServicer) -> None:
+        await servicer.close()
+        await self._registry.close()
 
 
 def build(args: dict[str, Any]) -> serve.Application:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
@@ -60,23 +61,29 @@ def test_what_the_exporter_failed_to_take_is_told_the_next_time() -> None:
     told.fails = True
     with pytest.raises(ConnectionError):
         publisher.publish()
-    assert publisher.counted_s is None
     publisher.publish()
     assert told.counted == {("orrery_things_total", ""): 3}
 
 
-def test_it_is_known_when_something_was_last_counted() -> None:
+async def test_what_was_counted_to_the_end_is_told_and_given_time_to_be_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     registry, told = PrometheusRegistry(LABELS), Told()
     publisher = MetricsPublisher(registry.collector, told)
     counter = registry.counter("things_total", "Things.")
-    publisher.publish()
-    assert publisher.counted_s is None
-    counter.inc()
-    publisher.publish()
-    counted_s = publisher.counted_s
-    assert counted_s is not None
-    publisher.publish()
-    assert publisher.counted_s == counted_s
+    waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        assert told.counted == {("orrery_things_total", ""): 3}
+        waited.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", wait)
+    await publisher.close(60.0)
+    assert waited == []  # nothing was counted
+    counter.inc(3)
+    await publisher.close(60.0)
+    assert len(waited) == 1
+    assert 0 < waited[0] <= 60
 
 
 def test_gauges_are_said_again_each_time_once_they_were_set() -> None:
