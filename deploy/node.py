@@ -25,7 +25,6 @@ from deploy.shutdown import LIMIT_S
 
 __all__ = [
     "HOST",
-    "RAY",
     "Listen",
     "StartError",
     "connect",
@@ -37,7 +36,6 @@ __all__ = [
     "wait_for",
 ]
 
-RAY = str(Path(sys.executable).with_name("ray"))
 OBJECT_STORE_BYTES = 80 << 20
 READY_LIMIT_S = 300.0
 
@@ -79,7 +77,7 @@ def start_ray(environment: dict[str, str], run_dir: Path, listen: Listen) -> str
 def start_command(run_dir: Path, address: str, metrics_port: int) -> list[str]:
     """`ray start` with what it takes for every node of a platform."""
     return [
-        RAY,
+        str(Path(sys.executable).with_name("ray")),
         "start",
         f"--node-ip-address={address}",
         f"--metrics-export-port={metrics_port}",
