@@ -5,6 +5,7 @@ What only a cluster can show is in tests/contract, against the running platform.
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import warnings
@@ -32,8 +33,15 @@ def app() -> ModuleType:
 
 
 @pytest.fixture
-async def replica(app: ModuleType) -> AsyncIterator[tuple[Any, ToyBackend]]:
+async def replica(
+    app: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Any, ToyBackend]]:
     """As Serve makes one: the constructor is awaited, and so is the destructor."""
+
+    def never_told_to_stop(*_: object) -> asyncio.Task[Any]:
+        return asyncio.create_task(asyncio.Event().wait())
+
+    monkeypatch.setattr(app, "leave_in_time", never_told_to_stop)
     backend = ToyBackend()
 
     async def load(
