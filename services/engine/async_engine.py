@@ -12,6 +12,8 @@ The step thread sleeps while there is nothing to do. Knows nothing of gRPC or HT
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterable
@@ -28,6 +30,8 @@ from services.engine.request import CompletionOutput, FinishReason, Request, Req
 from services.engine.stats import EngineLoad
 
 __all__ = ["AsyncEngine"]
+
+_STEP_NICENESS = 5
 
 
 @dataclass(eq=False, slots=True)
@@ -185,6 +189,7 @@ class AsyncEngine:
     # On the step thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
+        _yield_to_event_loops()
         try:
             while (inbox := self._take_inbox()) is not None:
                 self._carry_out(inbox)
@@ -277,6 +282,18 @@ class AsyncEngine:
                 stream.put(_cancelled(stream.request))
             self._load = self._engine.load()
         self._wake_readers(streams)
+
+
+def _yield_to_event_loops() -> None:
+    """Lowers this thread's priority, and that of the threads it will compute with.
+
+    Where there are fewer cores than threads, a caller who is answered first costs a step little,
+    while one who waits for a step waits long: refusals took twice as long without it.
+    """
+    if sys.platform == "linux":  # elsewhere priorities are those of whole processes
+        thread_id = threading.get_native_id()
+        priority = os.getpriority(os.PRIO_PROCESS, thread_id) + _STEP_NICENESS
+        os.setpriority(os.PRIO_PROCESS, thread_id, priority)
 
 
 def _set_ready(streams: list[_Stream]) -> None:

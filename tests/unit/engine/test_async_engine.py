@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -283,6 +285,15 @@ async def test_step_that_does_not_end_is_told_until_it_does() -> None:
     await asyncio.sleep(0.1)  # nothing to do is no reason
     assert engine.failure is None
     await engine.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+async def test_steps_stand_behind_whoever_talks_to_callers(engine: AsyncEngine) -> None:
+    await collect(engine, request(max_tokens=1))
+    assert engine._thread is not None
+    assert engine._thread.native_id is not None
+    step, loop = engine._thread.native_id, threading.get_native_id()
+    assert os.getpriority(os.PRIO_PROCESS, step) > os.getpriority(os.PRIO_PROCESS, loop)
 
 
 async def test_idle_engine_sleeps(engine: AsyncEngine) -> None:
