@@ -18,6 +18,9 @@ from services.embedding.tokenization import InputTokenizer, TokenizedInput
 
 __all__ = ["Encoder", "EncoderOptions", "PictureEncoder", "Vectors", "pad", "unit_length"]
 
+# oneDNN compiles kernels for each shape that it meets, and keeps them: few widths are few kernels.
+_WIDTH_STEP = 8
+
 Vectors: TypeAlias = npt.NDArray[np.float32]
 
 
@@ -97,13 +100,14 @@ class PictureEncoder(Protocol):
 
 
 def pad(
-    rows: Sequence[Sequence[int]], value: int, *, left: bool
+    rows: Sequence[Sequence[int]], value: int, *, left: bool, most: int = 0
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Rows of different lengths as one array, and the mask of what is no padding.
 
-    Both `[num_rows, longest]`.
+    Both `[num_rows, width]`: the longest row's, rounded up where that is not beyond `most`.
     """
     longest = max(map(len, rows))
+    longest = max(longest, min(most, longest + -longest % _WIDTH_STEP))
     padded = np.full((len(rows), longest), value, dtype=np.int64)
     mask = np.zeros((len(rows), longest), dtype=np.int64)
     for number, row in enumerate(rows):

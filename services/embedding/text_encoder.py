@@ -94,7 +94,8 @@ class TextEncoder:
         return vectors
 
     def _forward(self, inputs: Sequence[TokenizedInput], prompt_length: int) -> Vectors:
-        ids, mask = pad([item.ids for item in inputs], self._pad_id, left=self._pads_left)
+        rows, most = [item.ids for item in inputs], self.tokenizer.max_input_tokens
+        ids, mask = pad(rows, self._pad_id, left=self._pads_left, most=most)
         features: dict[str, Any] = {
             "input_ids": torch.from_numpy(ids).to(self._device),
             "attention_mask": torch.from_numpy(mask).to(self._device),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from services.engine.async_engine import AsyncEngine
 from services.engine.engine import LLMEngine
 from services.engine.kv_cache import bytes_per_block
+from services.engine.layers.linear import row_counts
 from services.engine.request import Request, RequestOutput, SamplingParams
 from services.engine.tokenizer import Tokenizer
 from services.engine.weights import load_model
@@ -17,6 +19,8 @@ from services.generation.engine_metrics import EngineMetrics
 from services.runtime.metrics import MetricsRegistry
 
 __all__ = ["NativeBackend"]
+
+_WARM_UP_S = 4.0
 
 
 class NativeBackend:
@@ -107,13 +111,24 @@ class NativeBackend:
 
 
 def _warm_up(engine: LLMEngine) -> None:
-    """Compiles the kernels and touches the weights, so that no client's first token waits."""
-    params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
-    engine.add_request(Request("warm-up", [0], params))
-    while engine.has_unfinished():
-        for output in engine.step():
-            if output.error is not None:
-                raise output.error
+    """Touches the weights and compiles the kernels, so that no client's first token waits.
+
+    Kernels are compiled for each number of tokens that a step may have; those of a large model,
+    beside which compiling takes no time, when they are needed.
+    """
+    config = engine.config
+    most = min(config.max_num_batched_tokens, engine.max_model_len - 2)
+    give_up_s = time.monotonic() + _WARM_UP_S
+    for length in row_counts(most):
+        prompt = [length % engine.model.config.vocab_size] * length
+        params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
+        engine.add_request(Request("warm-up", prompt, params))
+        while engine.has_unfinished():
+            for output in engine.step():
+                if output.error is not None:
+                    raise output.error
+        if time.monotonic() > give_up_s:
+            return
 
 
 def _model_info(engine: LLMEngine) -> ModelInfo:

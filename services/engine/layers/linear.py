@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Linear"]
+__all__ = ["Linear", "row_counts"]
 
 
 # Batches that only decode are computed as they are; of the others, the numbers of rows are rounded
@@ -24,6 +24,12 @@ __all__ = ["Linear"]
 _MOST_UNPADDED_ROWS = 32
 _FEW_ROWS, _MOST_BY_FEW = 16, 512  # 16 rows are what the hardware's tiles hold
 _MANY_ROWS = 64
+
+
+def row_counts(most: int) -> list[int]:
+    """The numbers of rows up to `most` that kernels are compiled for, ascending."""
+    counts = {_computed_rows(num_rows) for num_rows in range(1, most + 1)}
+    return sorted(count for count in counts if count <= most)
 
 
 class Linear(nn.Module):
@@ -69,12 +75,15 @@ def _with_padding(x: Tensor) -> Tensor:
     oneDNN compiles kernels for each number of rows that it meets, which takes longer than to use
     them, and keeps about half a megabyte of each.
     """
-    num_rows = x.shape[0]
-    if num_rows <= _MOST_UNPADDED_ROWS:
-        return x
-    multiple = _FEW_ROWS if num_rows <= _MOST_BY_FEW else _MANY_ROWS
-    padding = -num_rows % multiple
+    padding = _computed_rows(x.shape[0]) - x.shape[0]
     return F.pad(x, (0, 0, 0, padding)) if padding else x
+
+
+def _computed_rows(num_rows: int) -> int:
+    if num_rows <= _MOST_UNPADDED_ROWS:
+        return num_rows
+    multiple = _FEW_ROWS if num_rows <= _MOST_BY_FEW else _MANY_ROWS
+    return num_rows + -num_rows % multiple
 
 
 def _pack(weight: Tensor) -> Tensor | None:
