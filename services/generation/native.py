@@ -117,10 +117,9 @@ def _warm_up(engine: LLMEngine) -> None:
     beside which compiling takes no time, when they are needed.
     """
     config = engine.config
-    cache_tokens = engine.load().num_blocks * config.block_size
-    most = min(config.max_num_batched_tokens, engine.max_model_len - 2, cache_tokens - 1)
+    most = min(config.max_num_batched_tokens, engine.max_model_len - 2)
     give_up_s = time.monotonic() + _WARM_UP_S
-    for length in row_counts(max(1, most)):
+    for length in row_counts(most):
         prompt = [length % engine.model.config.vocab_size] * length
         params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
         engine.add_request(Request("warm-up", prompt, params))
