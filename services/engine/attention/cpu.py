@@ -2,7 +2,8 @@
 
 A sequence with at most `MAX_KERNEL_QUERIES` new tokens (a decode) is attended to in place, over the
 paged cache, by compiled kernels. A longer one (a prompt, or a chunk of it) goes to torch's flash
-attention: over its own keys and values where it is fresh, else over a dense copy of its context.
+attention: over its own keys and values where it is fresh, else over a dense copy of its context,
+padded to few lengths.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from services.engine.attention.interface import AttentionMetadata
 from services.engine.cpu_kernels.openmp import float_bits, launch
 from services.engine.cpu_kernels.paged_attention import paged_attention_kernels
 from services.engine.kv_cache import LayerCache
+from services.engine.padding import pad_rows, padded
 
 __all__ = ["CPUAttention"]
 
@@ -142,28 +144,37 @@ def _attend_long(
     window: int | None,
 ) -> Tensor:
     """One sequence's new tokens: q [query_len, num_heads, head_dim] -> the same shape."""
-    mask = None
+    query_len = len(q)
     if not query.is_fresh:
         k, v = cache.gather(query.block_table, query.seq_len)  # [seq_len, num_kv_heads, head_dim]
+    num_queries, num_keys = padded(query_len), padded(query.seq_len)
+    q, k, v = pad_rows(q, num_queries), pad_rows(k, num_keys), pad_rows(v, num_keys)
+    mask = None
     if not query.is_fresh or (window is not None and window < query.seq_len):
         mask = query.masks.get(window)
         if mask is None:
-            mask = query.masks[window] = _mask(len(q), query.seq_len, window, q.dtype)
+            first = query.seq_len - query_len
+            mask = query.masks[window] = _mask(first, num_queries, num_keys, window, q.dtype)
     q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))  # [1, heads, tokens, head_dim]
     out = F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=True
     )
-    return out.squeeze(0).transpose(0, 1)
+    return out.squeeze(0).transpose(0, 1)[:query_len]
 
 
-def _mask(query_len: int, seq_len: int, window: int | None, dtype: torch.dtype) -> Tensor:
-    """[query_len, seq_len]: 0 where the query sees the key, else -inf; queries stand at the end."""
-    key = torch.arange(seq_len)
-    position = key[seq_len - query_len :, None]
+def _mask(
+    first: int, num_queries: int, num_keys: int, window: int | None, dtype: torch.dtype
+) -> Tensor:
+    """[num_queries, num_keys]: 0 where a query sees a key, else -inf; queries stand from `first`.
+
+    What is added after a sequence's last token comes after all that its queries see.
+    """
+    key = torch.arange(num_keys)
+    position = torch.arange(first, first + num_queries)[:, None]
     hidden = key > position
     if window is not None:
         hidden |= key <= position - window
-    return torch.zeros(query_len, seq_len, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return torch.zeros(num_queries, num_keys, dtype=dtype).masked_fill_(hidden, float("-inf"))
 
 
 def _with_dense_heads(x: Tensor) -> Tensor:

@@ -16,14 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from services.engine.padding import pad_rows, padded
+
 __all__ = ["Linear", "row_counts"]
 
 
-# Batches that only decode are computed as they are; of the others, the numbers of rows are rounded
-# up to a multiple.
+# Batches that only decode are computed as they are.
 _MOST_UNPADDED_ROWS = 32
-_FEW_ROWS, _MOST_BY_FEW = 16, 512  # 16 rows are what the hardware's tiles hold
-_MANY_ROWS = 64
 
 
 def row_counts(most: int) -> list[int]:
@@ -57,33 +56,21 @@ class Linear(nn.Module):
             out = F.linear(x, self.weight, self.bias)
             return out if residual is None else residual + out
         num_rows = x.shape[0]
-        x = _with_padding(x)
+        computed = _computed_rows(num_rows)
+        x = pad_rows(x, computed)
         if residual is None:
             out = torch.ops.mkldnn._linear_pointwise.default(
                 x, self._packed, self.bias, "none", [], ""
             )
         else:  # added before the sum is rounded to the dtype
             out = torch.ops.mkldnn._linear_pointwise.binary(
-                x, _with_padding(residual), self._packed, self.bias, "add"
+                x, pad_rows(residual, computed), self._packed, self.bias, "add"
             )
         return out[:num_rows]
 
 
-def _with_padding(x: Tensor) -> Tensor:
-    """[T, width] -> [at least T, width]: rows of zeros up to one of few numbers of rows.
-
-    oneDNN compiles kernels for each number of rows that it meets, which takes longer than to use
-    them, and keeps about half a megabyte of each.
-    """
-    padding = _computed_rows(x.shape[0]) - x.shape[0]
-    return F.pad(x, (0, 0, 0, padding)) if padding else x
-
-
 def _computed_rows(num_rows: int) -> int:
-    if num_rows <= _MOST_UNPADDED_ROWS:
-        return num_rows
-    multiple = _FEW_ROWS if num_rows <= _MOST_BY_FEW else _MANY_ROWS
-    return num_rows + -num_rows % multiple
+    return num_rows if num_rows <= _MOST_UNPADDED_ROWS else padded(num_rows)
 
 
 def _pack(weight: Tensor) -> Tensor | None:

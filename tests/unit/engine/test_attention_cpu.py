@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 
 from services.engine.attention import get_backend
 from services.engine.attention.cpu import CPUAttention
+from services.engine.padding import padded
 from tests.unit.engine.attention_cases import (
     AttentionCase,
     attention_cases,
@@ -110,3 +112,19 @@ def test_what_is_not_a_number_stays_so(dtype: torch.dtype) -> None:
     assert broken[:, :2].isfinite().all()
     assert broken[:5].isfinite().all()
     assert whole.isfinite().all()
+
+
+def test_prompts_of_ever_new_lengths_leave_nothing_behind() -> None:
+    process = psutil.Process()
+
+    def attend(seq_len: int) -> None:
+        case = AttentionCase(((seq_len,),), 2, 2, 32, 16, None, seed=seq_len)
+        run_in_chunks(case, make_tensors(case, torch.bfloat16), cpu)
+
+    cpu = CPUAttention()
+    for seq_len in sorted({padded(seq_len) for seq_len in range(8, 640)}):
+        attend(seq_len)
+    before = process.memory_info().rss
+    for seq_len in range(8, 640, 2):
+        attend(seq_len)
+    assert process.memory_info().rss - before < 8 << 20  # a kernel for each length: 140 MiB

@@ -83,7 +83,8 @@ async def test_pictures_that_were_taken_are_not_kept() -> None:
     async with serving() as served, aclosing(served.make(wish(n=10))) as events:
         async for event in events:
             if isinstance(event, Done):
-                assert num_alive(Made) + num_alive(Finished) <= 1  # the last
+                # But for the last. A thread that has just handed one on may hold it for a moment.
+                await until(lambda: num_alive(Made) + num_alive(Finished) <= 1)
 
 
 def num_alive(kind: type) -> int:

@@ -50,12 +50,13 @@ def test_descriptors_that_are_never_closed_fail() -> None:
     assert judged(samples([100] * 7, [10, 12, 12, 13, 14, 15, 30])) == [True, False, True]
 
 
-def test_a_replica_that_went_away_fails_and_one_that_came_is_not_judged() -> None:
+def test_a_process_that_went_away_fails_and_one_that_came_is_not_judged() -> None:
     lasting = samples([100] * 8)
     gone = samples([100] * 4, pid=2)
-    came = samples([50, 80, 90], pid=3, begin=5)
+    helper = samples([100], pid=3, begin=1)
+    came = samples([50, 80, 90], pid=4, begin=5)
     assert judged(lasting + gone) == [True, True, False]
-    assert judged(lasting + came) == [True, True, True]
+    assert judged(lasting + helper + came) == [True, True, True]
 
 
 def test_too_few_samples_are_refused() -> None:
