@@ -113,13 +113,14 @@ class NativeBackend:
 def _warm_up(engine: LLMEngine) -> None:
     """Touches the weights and compiles the kernels, so that no client's first token waits.
 
-    Kernels are compiled for each number of tokens that a step may have; those of a large model,
-    beside which compiling takes no time, when they are needed.
+    On a CPU, kernels are compiled for each number of tokens that a step may have; those of a large
+    model, beside which compiling takes no time, when they are needed. On a GPU the longest step
+    shows at the start whether there is memory for it.
     """
     config = engine.config
     most = min(config.max_num_batched_tokens, engine.max_model_len - 2)
     give_up_s = time.monotonic() + _WARM_UP_S
-    for length in row_counts(most):
+    for length in row_counts(most) if config.device == "cpu" else [most]:
         prompt = [length % engine.model.config.vocab_size] * length
         params = SamplingParams(max_tokens=2, temperature=0.0, ignore_eos=True)
         engine.add_request(Request("warm-up", prompt, params))

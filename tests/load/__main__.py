@@ -12,6 +12,8 @@ import argparse
 import asyncio
 import random
 import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -26,6 +28,7 @@ from orrery.cli.load_tables import print_runs
 from orrery.load.arrivals import poisson
 from orrery.load.asks import WORKLOADS, Subject, draw_ask
 from orrery.load.driver import Drawer, open_loop
+from orrery.load.outcomes import OK
 from orrery.load.report import Run, report_of, write_report
 from orrery.load.summary import Objective
 from orrery.load.transports import TRANSPORTS, connected
@@ -35,6 +38,7 @@ from tests.load.session import Served, look_up, new_folder, target_of
 from tests.load.verdicts import Verdict, show_verdicts
 
 _DRAIN_S = 60.0
+_REST_S = 30.0  # until pools have closed the connections that only a load needs
 _SAMPLE_INTERVAL_S = 5.0  # of a long soak
 _MIN_SAMPLES = 60
 _LENGTHS = ("prompt_tokens", "output_tokens")
@@ -79,26 +83,38 @@ async def _soak(
     options: argparse.Namespace, running: Running, served: Served, console: Console
 ) -> int:
     rng = random.Random(options.seed)
+    draw = _drawer(options, served, rng)
     duration_s = 60.0 * options.minutes
     interval_s = min(_SAMPLE_INTERVAL_S, duration_s / _MIN_SAMPLES)
+    began = time.monotonic()
     samples: list[soak.Sample] = []
-    async with connected(target_of(running), options.over) as transports:
-        watching = asyncio.create_task(soak.watch(running.state.platform_id, interval_s, samples))
-        with console.status(f"{options.workload} for {options.minutes:g} minutes"):
-            arrivals = poisson(options.rate, duration_s, rng)
-            draw = _drawer(options, served, rng)
-            outcomes = await open_loop(arrivals, draw, transports, _DRAIN_S)
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-    changed = soak.changes(samples, _WARM_UP_SHARE * duration_s)
-    run = Run("soak", duration_s, tuple(outcomes))
-    verdicts = [*soak.judge(changed), _all_answered(run)]
+    watching = asyncio.create_task(
+        soak.watch(running.state.platform_id, began, interval_s, samples)
+    )
+    runs: list[Run] = []
+    loads: list[soak.Period] = []
+    rests: list[soak.Period] = []
+    for name, share in (("warm-up", _WARM_UP_SHARE), ("soak", 1 - _WARM_UP_SHARE)):
+        part_s = share * duration_s
+        load_began = time.monotonic() - began
+        with console.status(f"{name}: {options.workload} for {part_s / 60:g} minutes"):
+            async with connected(target_of(running), options.over) as transports:
+                arrivals = poisson(options.rate, part_s, rng)
+                outcomes = await open_loop(arrivals, draw, transports, _DRAIN_S)
+            loads.append(soak.Period(load_began, time.monotonic() - began))
+            await asyncio.sleep(_REST_S)
+        rests.append(soak.Period(loads[-1].end_s, time.monotonic() - began))
+        runs.append(Run(name, part_s, tuple(outcomes)))
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    changed = soak.changes(samples, loads[1], (rests[0], rests[1]))
+    verdicts = [*soak.judge(changed), _all_answered(runs)]
     processes = [change.as_json() for change in changed]
     return _report(
         console,
         "soak",
-        [run],
+        runs,
         _objective(options),
         verdicts,
         write=lambda folder: plots.draw_memory(soak.memory_lines(samples), folder / "memory.png"),
@@ -110,13 +126,13 @@ _Command = Callable[[argparse.Namespace, Running, Served, Console], Coroutine[An
 _COMMANDS: dict[str, _Command] = {"overload": _overload, "soak": _soak}
 
 
-def _all_answered(run: Run) -> Verdict:
-    summary = run.summary(Objective())
-    failed = {**summary.errors, **({"refused": summary.num_refused} if summary.num_refused else {})}
+def _all_answered(runs: Sequence[Run]) -> Verdict:
+    outcomes = [outcome for run in runs for outcome in run.outcomes]
+    failed = Counter(outcome.status for outcome in outcomes if outcome.status != OK)
     return Verdict(
-        f"all of {summary.num_requests} requests are answered",
-        summary.num_ok == summary.num_requests > 0,
-        ", ".join(f"{num} {name}" for name, num in failed.items()) or "all",
+        f"all of {len(outcomes)} requests are answered",
+        bool(outcomes) and not failed,
+        ", ".join(f"{num} {name}" for name, num in failed.most_common()) or "all",
     )
 
 

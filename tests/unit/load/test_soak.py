@@ -6,12 +6,14 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from deploy.processes import MARKER
-from tests.load.soak import Sample, changes, judge, watch
+from tests.load.soak import Period, Sample, changes, judge, watch
 
 MIB = 1 << 20
 
@@ -27,41 +29,53 @@ def samples(
     ]
 
 
-def judged(found: list[Sample], warm_up_s: float = 0.0) -> list[bool]:
-    return [verdict.holds for verdict in judge(changes(found, warm_up_s))]
+# Ten samples: one at rest, eight under load, one at rest.
+LOAD = Period(1, 8)
+RESTS = Period(0, 0), Period(9, 9)
+FLAT = [100.0] * 10
+
+
+def judged(found: list[Sample]) -> list[bool]:
+    return [verdict.holds for verdict in judge(changes(found, LOAD, RESTS))]
 
 
 def test_a_flat_process_holds_though_calls_come_and_go() -> None:
-    flat = samples([100, 104, 100, 101, 100, 104, 100, 101], [10, 30, 12, 10, 25, 11, 10, 40])
-    assert judged(flat) == [True, True, True]
+    memory = [100.0, 100, 104, 100, 101, 100, 104, 100, 101, 100]
+    assert judged(samples(memory, [10, 30, 12, 10, 25, 11, 30, 40, 13, 10])) == [True, True, True]
 
 
-def test_growth_before_the_warm_up_ends_does_not_count() -> None:
-    warming = samples([50, 90, 100, 100, 100, 100, 100, 100])
-    assert judged(warming) == [False, True, True]
-    assert judged(warming, warm_up_s=2.0) == [True, True, True]
+def test_growth_outside_the_load_does_not_count() -> None:
+    assert judged(samples([50, *FLAT[:8], 180])) == [True, True, True]
 
 
 def test_growing_memory_fails() -> None:
-    assert judged(samples([100, 101, 102, 103, 104, 105, 106])) == [False, True, True]
+    assert judged(samples([100.0 + n for n in range(10)])) == [False, True, True]
+
+
+def test_a_store_may_hold_more_but_not_open_more() -> None:
+    growing = samples([100.0 + n for n in range(10)], [10] * 9 + [11])
+    store = [replace(sample, pid=2, name="redis-server 127.0.0.1:1") for sample in growing]
+    assert judged(samples(FLAT) + store) == [True, False, True]
 
 
 def test_descriptors_that_are_never_closed_fail() -> None:
-    assert judged(samples([100] * 7, [10, 12, 12, 13, 14, 15, 30])) == [True, False, True]
+    assert judged(samples(FLAT, [10, 12, 12, 13, 14, 15, 30, 20, 12, 11])) == [True, False, True]
 
 
 def test_a_process_that_went_away_fails_and_one_that_came_is_not_judged() -> None:
-    lasting = samples([100] * 8)
-    gone = samples([100] * 4, pid=2)
-    helper = samples([100], pid=3, begin=1)
-    came = samples([50, 80, 90], pid=4, begin=5)
+    lasting = samples(FLAT)
+    gone = samples(FLAT[:7], pid=2)
+    helper = samples([100], pid=3, begin=2)
+    came = samples([50, 80, 90, 95], pid=4, begin=6)
     assert judged(lasting + gone) == [True, True, False]
     assert judged(lasting + helper + came) == [True, True, True]
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 6 samples after it, got 5"):
-        changes(samples([100] * 8), warm_up_s=3.0)
+    with pytest.raises(ValueError, match="at least 6 samples under load, got 5"):
+        changes(samples(FLAT), Period(1, 5), RESTS)
+    with pytest.raises(ValueError, match="at rest"):
+        changes(samples(FLAT), LOAD, (RESTS[0], Period(20, 30)))
 
 
 @pytest.fixture
@@ -81,7 +95,7 @@ async def test_watching_finds_the_platforms_processes(
 ) -> None:
     found: list[Sample] = []
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(watch("a-soaked-toy", 0.05, found), 2.0)
+        await asyncio.wait_for(watch("a-soaked-toy", time.monotonic(), 0.05, found), 2.0)
     assert {sample.pid for sample in found} == {marked_process.pid}
     assert len({sample.at_s for sample in found}) > 1
     assert all(sample.rss_bytes > 0 and sample.num_fds > 0 for sample in found)
