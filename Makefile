@@ -9,6 +9,14 @@ STUBS := clients/orrery/v1
 CODE := clients services deploy training tests
 BUF := npx --yes @bufbuild/buf@1.75.0
 
+# In $(JOBS) processes, but for the tests that need the running platform: it takes the processor
+# for itself, and is started once for all of them.
+JOBS ?= 2
+define run_tests
+OMP_NUM_THREADS=1 $(RUN) -m pytest -m "$(1) and not integration" --numprocesses $(JOBS) --dist loadfile
+$(RUN) -m pytest -m "$(1) and integration"
+endef
+
 .DEFAULT_GOAL := help
 .PHONY: help setup proto fmt lint type test test-all test-vllm up down demo bench bench-retrieval bench-images bench-moe train-demo eval-demo eval-images eval-rag monitor monitor-pictures load soak generated check lock clean
 
@@ -63,10 +71,10 @@ type: setup ## mypy, strict
 	$(BIN)/mypy
 
 test: setup ## The fast tests, the running platform's included
-	$(RUN) -m pytest
+	$(call run_tests,not slow and not gpu and not vllm)
 
 test-all: setup ## Every test that this machine can run, the slow ones included
-	$(RUN) -m pytest -m "not gpu and not vllm"
+	$(call run_tests,not gpu and not vllm)
 
 test-vllm: setup ## The vLLM backend against vLLM's CPU build, in an environment of its own
 	sh tests/integration/vllm_environment.sh .venv-vllm
