@@ -35,6 +35,7 @@ from deploy.node import HOST, StartError
 from deploy.ports import ALL_INTERFACES, free_port, is_free, own_address
 from deploy.processes import end_processes, find_processes
 from deploy.ray_environment import REPOSITORY, ray_environment
+from deploy.ray_token import make_ray_token
 from deploy.resources import Resources, ResourcesError
 from deploy.state import PlatformState
 from services.runtime.config import Settings, SettingsError
@@ -83,7 +84,7 @@ def up(options: Options, console: Console) -> PlatformState:
         node.disconnect()
         end_processes(platform_id)
         embedded_redis.stop(platform_id)
-        shutil.rmtree(_run_dir(platform_id), ignore_errors=True)
+        shutil.rmtree(run_dir_of(platform_id), ignore_errors=True)
         if isinstance(error, StartError) or not isinstance(error, Exception):
             raise
         raise StartError(f"{type(error).__name__}: {error}") from error
@@ -100,14 +101,14 @@ def down(options: Options, console: Console) -> None:
         return
     with console.status("Stopping the platform"):
         if find_processes(state.platform_id):
-            close_front_door(_run_dir(state.platform_id))
-            node.drain(state.ray_address)
+            close_front_door(run_dir_of(state.platform_id))
+            node.drain(state.ray_address, run_dir_of(state.platform_id))
         count = end_processes(state.platform_id)
         count += embedded_redis.stop(state.platform_id)  # last: until now somebody may write
     left = [*find_processes(state.platform_id), *embedded_redis.find(state.platform_id)]
     if left:
         raise StartError(f"processes that would not end: {[process.pid for process in left]}")
-    shutil.rmtree(_run_dir(state.platform_id), ignore_errors=True)
+    shutil.rmtree(run_dir_of(state.platform_id), ignore_errors=True)
     PlatformState.remove(options.data_dir)
     console.print(f"Stopped; {count} processes ended, none left.")
 
@@ -115,8 +116,9 @@ def down(options: Options, console: Console) -> None:
 def _start(
     options: Options, config: dict[str, Any], platform_id: str, console: Console
 ) -> PlatformState:
-    run_dir = _run_dir(platform_id)
+    run_dir = run_dir_of(platform_id)
     run_dir.mkdir(mode=0o700, parents=True)
+    make_ray_token(run_dir)
     applications = tuple(app["name"] for app in config["applications"])
     with Progress(
         SpinnerColumn(),
@@ -272,7 +274,7 @@ def _with_ports(options: Options) -> Options:
     )
 
 
-def _run_dir(platform_id: str) -> Path:
+def run_dir_of(platform_id: str) -> Path:
     """A short path: Ray and the proxy keep sockets under it."""
     return Path(tempfile.gettempdir()) / f"orrery-{platform_id[:8]}"
 

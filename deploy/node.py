@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from deploy.ports import HOST
 from deploy.ray_environment import REPOSITORY
+from deploy.ray_token import ray_token_environment
 from deploy.shutdown import LIMIT_S
 
 __all__ = [
@@ -152,7 +153,7 @@ def wait_for(applications: tuple[str, ...], show: Callable[[str, str], None]) ->
         time.sleep(0.2)
 
 
-def drain(address: str) -> None:
+def drain(address: str, run_dir: Path) -> None:
     """Ends the applications in order, then Serve. A node that is silent is left to the caller."""
     host, _, port = address.rpartition(":")
     try:
@@ -163,7 +164,7 @@ def drain(address: str) -> None:
         subprocess.run(
             [sys.executable, "-m", "deploy.shutdown", address],
             cwd=REPOSITORY,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"},
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **ray_token_environment(run_dir)},
             capture_output=True,
             timeout=LIMIT_S,
             check=False,

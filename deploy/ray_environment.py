@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deploy.ports import free_port, replica_ports
 from deploy.processes import MARKER
+from deploy.ray_token import ray_token_environment
 from services.runtime.message_size import MAX_MESSAGE_BYTES
 
 __all__ = ["REPOSITORY", "ray_environment", "serve_settings"]
@@ -78,8 +79,7 @@ def ray_environment(
         # Replicas run in folders of their own, so the path must be absolute.
         "ORRERY_DATA_DIR": str(data_dir.resolve()),
         "REDIS_URL": redis_url,
-        # No token file in the home folder.
-        "RAY_AUTH_MODE": "disabled",
+        **ray_token_environment(run_dir),
         # Else Serve takes what services log for its own, and drops it below its level.
         "RAY_SERVE_LOG_TO_STDERR": "1",
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(grpc_ports.start),

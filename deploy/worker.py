@@ -1,6 +1,6 @@
 """Makes this machine, or container, a further Ray node of a platform that runs elsewhere.
 
-    python -m deploy.worker --head ray-head:6379
+    RAY_AUTH_TOKEN_PATH=FILE python -m deploy.worker --head ray-head:6379
 
 Serve then places replicas here, too, and a proxy that answers as the head's does. The code, the
 models and the data folder must be the same as there. Stays until the node ends. SIGTERM ends it in
@@ -23,6 +23,7 @@ from deploy import node
 from deploy.local import data_dir_of
 from deploy.ports import free_port, own_address
 from deploy.ray_environment import ray_environment
+from deploy.ray_token import TOKEN_PATH
 from services.runtime.config import Settings, SettingsError
 
 __all__ = ["main"]
@@ -40,6 +41,8 @@ def main() -> NoReturn:
         settings = Settings.from_env()
         if settings.redis_url is None:
             raise SettingsError("REDIS_URL: expected the Redis that the head uses")
+        if TOKEN_PATH not in os.environ:
+            raise SettingsError(f"{TOKEN_PATH}: expected the file of the token that the head uses")
     except SettingsError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False)
         sys.exit(1)

@@ -9,7 +9,9 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy import local
 from deploy.ports import own_address
 from deploy.processes import find_processes
+from deploy.ray_token import TOKEN_PATH, ray_token_environment
 from orrery import AuthenticationError, Client
 from tests.integration.two_replicas import KEY, TwoReplicas
 
@@ -76,6 +79,18 @@ def test_beyond_loopback_it_answers_those_who_have_a_key(two_replicas: TwoReplic
         client.generate("The Dorlor", model="llama", max_tokens=1)
 
 
+def test_rays_control_store_answers_those_who_have_the_token(two_replicas: TwoReplicas) -> None:
+    run_dir = local.run_dir_of(two_replicas.state.platform_id)
+    token = Path(ray_token_environment(run_dir)[TOKEN_PATH]).read_text()
+    with grpc.insecure_channel(two_replicas.state.ray_address) as channel:
+        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+        assert ask(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=10)
+        for metadata in ((), (("authorization", "Bearer another"),)):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(b"", metadata=metadata, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_the_proxys_own_pages_stay_on_loopback(two_replicas: TwoReplicas) -> None:
     environment = next(
         process.environ()
@@ -92,7 +107,7 @@ def test_the_proxys_own_pages_stay_on_loopback(two_replicas: TwoReplicas) -> Non
 
 def test_services_log_in_lines_of_json(two_replicas: TwoReplicas) -> None:
     """Serve would take them for its own and drop what is below its level."""
-    logs = (local._run_dir(two_replicas.state.platform_id) / "session_latest/logs").glob(
+    logs = (local.run_dir_of(two_replicas.state.platform_id) / "session_latest/logs").glob(
         "worker-*.err"
     )
     lines = [line for log in logs for line in log.read_text().splitlines()]

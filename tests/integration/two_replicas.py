@@ -1,7 +1,8 @@
 """A platform as a container runs it: in the foreground, with keys, two replicas of two services.
 
 What a cluster would get is this configuration with other numbers (tests/unit/deploy holds them
-together); here it runs. Calls may take `DRAIN_LIMIT_S` when their replica stops.
+together); here it runs, without the applications that no test of it asks: starting them takes a
+minute. Calls may take `DRAIN_LIMIT_S` when their replica stops.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ DRAIN_LIMIT_S = 4.0
 READY_LIMIT_S = 300
 
 _REPLICAS = ("llama", "gateway")
+_APPLICATIONS = ("llama", "embedding", "retrieval", "rag", "gateway")
 _CONFIG = REPOSITORY / "deploy/serve/orrery.yaml"
 
 
@@ -58,7 +60,8 @@ class TwoReplicas:
         _write_resources(self.folder, replicas)
         subprocess.run(
             [
-                *(sys.executable, "-m", "tests.fakes.apply_config", self.state.ray_address),
+                *(sys.executable, "-m", "tests.fakes.apply_config"),
+                *(self.state.platform_id, self.state.ray_address),
                 *_options(self.folder, self.state.http, self.state.grpc),
             ],
             cwd=REPOSITORY,
@@ -99,9 +102,17 @@ def started(folder: Path) -> Iterator[TwoReplicas]:
 
 def _write_config(folder: Path) -> None:
     config: dict[str, Any] = yaml.safe_load(_CONFIG.read_text())
-    for app in config["applications"]:
-        if app["name"] in _REPLICAS:
-            app["args"]["drain_timeout_s"] = DRAIN_LIMIT_S
+    found = {app["name"]: app for app in config["applications"]}
+    config["applications"] = [found[name] for name in _APPLICATIONS]
+    for name in _REPLICAS:
+        found[name]["args"]["drain_timeout_s"] = DRAIN_LIMIT_S
+    found["gateway"]["args"] |= {
+        "applications": ["llama"],
+        "embedding_applications": ["embedding"],
+        "image_applications": [],
+    }
+    models = found["rag"]["args"]["models"]
+    found["rag"]["args"]["models"] = {"llama": models["llama"]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 

@@ -71,12 +71,14 @@ def test_no_secret_has_a_value() -> None:
         assert set(uses) == {":?"}, f"{name}: must be asked for"
 
 
-def test_api_keys_are_a_file_that_no_environment_shows() -> None:
+def test_api_keys_and_rays_token_are_files_that_no_environment_shows() -> None:
     for name in ("ray-head", "ray-head-gpu", "ray-worker"):
-        assert SERVICES[name]["secrets"] == ["api-keys"]
+        assert SERVICES[name]["secrets"] == ["api-keys", "ray-token"]
         assert SERVICES[name]["environment"]["ORRERY_API_KEYS_FILE"] == "/run/secrets/api-keys"
+        assert SERVICES[name]["environment"]["RAY_AUTH_TOKEN_PATH"] == "/run/secrets/ray-token"
     ignored = (REPOSITORY / ".gitignore").read_text().splitlines()
-    assert EXAMPLE["API_KEYS_FILE"].removeprefix(".") in ignored
+    for variable in ("API_KEYS_FILE", "RAY_TOKEN_FILE"):
+        assert EXAMPLE[variable].removeprefix(".") in ignored
 
 
 def test_the_platform_accepts_its_environment() -> None:

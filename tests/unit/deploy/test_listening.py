@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.ray_environment import REPOSITORY
+from deploy.ray_token import TOKEN_PATH
 
 TEMPLATE = """\
 frontend prometheus
@@ -87,8 +88,12 @@ def with_loopback(
     return result, config.read_text()
 
 
-def test_a_worker_needs_the_heads_redis() -> None:
-    environment = {name: one for name, one in os.environ.items() if name != "REDIS_URL"}
+@pytest.mark.parametrize(
+    ("missing", "given"),
+    [("REDIS_URL", {TOKEN_PATH: "a"}), (TOKEN_PATH, {"REDIS_URL": "redis://127.0.0.1:1/0"})],
+)
+def test_a_worker_needs_what_the_head_has(missing: str, given: dict[str, str]) -> None:
+    environment = {name: one for name, one in os.environ.items() if name != missing} | given
     result = subprocess.run(
         [sys.executable, "-m", "deploy.worker", "--head=127.0.0.1:1"],
         cwd=REPOSITORY,
@@ -98,4 +103,4 @@ def test_a_worker_needs_the_heads_redis() -> None:
         check=False,
     )
     assert result.returncode == 1
-    assert "REDIS_URL" in result.stderr
+    assert f"{missing}: expected" in result.stderr
