@@ -25,7 +25,7 @@ from rich.console import Console
 from deploy.demo_data import Running, running_platform
 from orrery import OrreryError
 from orrery.cli.load_tables import print_runs
-from orrery.load.arrivals import poisson
+from orrery.load.arrivals import bursts, poisson
 from orrery.load.asks import WORKLOADS, Subject, draw_ask
 from orrery.load.driver import Drawer, open_loop
 from orrery.load.outcomes import OK
@@ -38,11 +38,12 @@ from tests.load.session import Served, look_up, new_folder, target_of
 from tests.load.verdicts import Verdict, show_verdicts
 
 _DRAIN_S = 60.0
-_REST_S = 30.0  # until pools have closed the connections that only a load needs
+_REST_S = 100.0  # Serve keeps an idle connection for 90 s
 _SAMPLE_INTERVAL_S = 5.0  # of a long soak
 _MIN_SAMPLES = 60
 _LENGTHS = ("prompt_tokens", "output_tokens")
 _WARM_UP_SHARE = 0.2  # of a soak
+_WARM_UP_BURST = 8  # more at once than in what follows: pools grow now, and not then
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,12 +95,14 @@ async def _soak(
     runs: list[Run] = []
     loads: list[soak.Period] = []
     rests: list[soak.Period] = []
-    for name, share in (("warm-up", _WARM_UP_SHARE), ("soak", 1 - _WARM_UP_SHARE)):
-        part_s = share * duration_s
+    warm_up_s = _WARM_UP_SHARE * duration_s
+    for name, part_s, arrivals in (
+        ("warm-up", warm_up_s, bursts(options.rate, warm_up_s, rng, _WARM_UP_BURST)),
+        ("soak", duration_s - warm_up_s, poisson(options.rate, duration_s - warm_up_s, rng)),
+    ):
         load_began = time.monotonic() - began
         with console.status(f"{name}: {options.workload} for {part_s / 60:g} minutes"):
             async with connected(target_of(running), options.over) as transports:
-                arrivals = poisson(options.rate, part_s, rng)
                 outcomes = await open_loop(arrivals, draw, transports, _DRAIN_S)
             loads.append(soak.Period(load_began, time.monotonic() - began))
             await asyncio.sleep(_REST_S)
@@ -109,7 +112,7 @@ async def _soak(
     with suppress(asyncio.CancelledError):
         await watching
     changed = soak.changes(samples, loads[1], (rests[0], rests[1]))
-    verdicts = [*soak.judge(changed), _all_answered(runs)]
+    verdicts = [*soak.judge(changed), _all_answered(runs[1])]
     processes = [change.as_json() for change in changed]
     return _report(
         console,
@@ -126,12 +129,11 @@ _Command = Callable[[argparse.Namespace, Running, Served, Console], Coroutine[An
 _COMMANDS: dict[str, _Command] = {"overload": _overload, "soak": _soak}
 
 
-def _all_answered(runs: Sequence[Run]) -> Verdict:
-    outcomes = [outcome for run in runs for outcome in run.outcomes]
-    failed = Counter(outcome.status for outcome in outcomes if outcome.status != OK)
+def _all_answered(run: Run) -> Verdict:
+    failed = Counter(outcome.status for outcome in run.outcomes if outcome.status != OK)
     return Verdict(
-        f"all of {len(outcomes)} requests are answered",
-        bool(outcomes) and not failed,
+        f"all of {len(run.outcomes)} requests are answered",
+        bool(run.outcomes) and not failed,
         ", ".join(f"{num} {name}" for name, num in failed.most_common()) or "all",
     )
 
