@@ -171,9 +171,10 @@ def judge(found: Iterable[ProcessChange]) -> list[Verdict]:
 def memory_lines(samples: Iterable[Sample]) -> dict[str, list[tuple[float, float]]]:
     """Of each process, moments and MiB."""
     lines: dict[str, list[tuple[float, float]]] = {}
+    titles: dict[int, str] = {}  # Ray's processes change theirs while they do something
     for sample in samples:
-        line = lines.setdefault(f"{sample.name} ({sample.pid})", [])
-        line.append((sample.at_s, sample.rss_bytes / _MIB))
+        title = titles.setdefault(sample.pid, f"{sample.name} ({sample.pid})")
+        lines.setdefault(title, []).append((sample.at_s, sample.rss_bytes / _MIB))
     return lines
 
 
