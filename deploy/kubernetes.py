@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from deploy.ports import FIRST_REPLICA_PORT, REPLICA_PORTS
+from deploy.ports import ALL_INTERFACES, FIRST_REPLICA_PORT, REPLICA_PORTS
 from deploy.ray_environment import REPOSITORY, serve_settings
 from deploy.resources import SINGLE_REPLICA, Resources, service_of
 
@@ -54,7 +54,7 @@ def serve_config(resources: Resources) -> dict[str, Any]:
     Raises `ResourcesError`.
     """
     config = yaml.safe_load(SERVE_CONFIG.read_text())
-    config["http_options"]["host"] = "0.0.0.0"  # noqa: S104 - a pod; a network policy stands before it
+    config["http_options"]["host"] = ALL_INTERFACES  # a pod; a network policy stands before it
     config = resources.applied_to(config)
     for app in config["applications"]:
         if service_of(app) not in SINGLE_REPLICA:

@@ -99,16 +99,17 @@ def down(options: Options, console: Console) -> None:
     if state is None:
         console.print("No platform is running here.")
         return
+    run_dir = run_dir_of(state.platform_id)
     with console.status("Stopping the platform"):
         if find_processes(state.platform_id):
-            close_front_door(run_dir_of(state.platform_id))
-            node.drain(state.ray_address, run_dir_of(state.platform_id))
+            close_front_door(run_dir)
+            node.drain(state.ray_address, run_dir)
         count = end_processes(state.platform_id)
         count += embedded_redis.stop(state.platform_id)  # last: until now somebody may write
     left = [*find_processes(state.platform_id), *embedded_redis.find(state.platform_id)]
     if left:
         raise StartError(f"processes that would not end: {[process.pid for process in left]}")
-    shutil.rmtree(run_dir_of(state.platform_id), ignore_errors=True)
+    shutil.rmtree(run_dir, ignore_errors=True)
     PlatformState.remove(options.data_dir)
     console.print(f"Stopped; {count} processes ended, none left.")
 

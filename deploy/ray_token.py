@@ -28,8 +28,10 @@ def make_ray_token(run_dir: Path) -> None:
 
 def ray_token_environment(run_dir: Path) -> dict[str, str]:
     """What Ray reads: every process of the platform, and whoever connects to it."""
+    file = Path(os.environ.get(TOKEN_PATH, run_dir / _FILE_NAME))
     return {
         "RAY_AUTH_MODE": "token",
-        TOKEN_PATH: os.environ.get(TOKEN_PATH, str(run_dir / _FILE_NAME)),
+        # Replicas run in folders of their own, so the path must be absolute.
+        TOKEN_PATH: str(file.absolute()),
         "RAY_AUTH_TOKEN": "",  # one for another cluster would go before the file
     }

@@ -35,3 +35,5 @@ def test_a_given_one_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     make_ray_token(tmp_path)
     assert not list(tmp_path.iterdir())
     assert ray_token_environment(tmp_path)[TOKEN_PATH] == "/run/secrets/ray-token"
+    monkeypatch.setenv(TOKEN_PATH, ".ray-token")
+    assert ray_token_environment(tmp_path)[TOKEN_PATH] == str(Path.cwd() / ".ray-token")
